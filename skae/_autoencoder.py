@@ -1,0 +1,218 @@
+"""AutoEncoder: the plain member of the family."""
+
+import numpy as np
+from sklearn.utils._param_validation import StrOptions
+
+from ._base import BaseAutoEncoder
+from ._losses import binary_cross_entropy, squared_error
+from ._networks import AutoEncoderModule
+
+
+class AutoEncoder(BaseAutoEncoder):
+    r"""Autoencoder.
+
+    Encoder f and decoder g are each a linear map plus a multilayer perceptron, and minimize the mean over rows of
+
+    .. math:: \ell(x) = \lVert x - g(f(x)) \rVert^2
+
+    summed over features. They start as PCA and end no worse on held-out rows: a nonlinear PCA [1]_ [2]_. ``transform``
+    returns f(x), in the units of X; without hidden layers it is PCA's up to sign.
+
+    Parameters
+    ----------
+    n_components : int or float, default=2
+        Number of components of the code. A float in (0, 1) takes the fewest for which PCA explains more than this share
+        of the variance. It may exceed the number of features; the components beyond start at zero.
+
+    loss : {"squared_error", "binary_cross_entropy"}, default="squared_error"
+        Objective of a row. "binary_cross_entropy" is for X in [0, 1]: g(z) are probabilities p and the loss is
+        :math:`-\sum_j x_j \ln p_j + (1 - x_j) \ln (1 - p_j)`.
+
+    hidden_layer_sizes : int or array-like of int, default=(128, 64)
+        Widths of the encoder's hidden layers; the decoder has them in reverse. ``()`` makes both linear.
+
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="silu"
+        Activation of the hidden layers.
+
+    init : {"pca", "random"}, default="pca"
+        Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
+        data, also from random weights; the weights that are best on held-out rows are kept, and the start itself
+        unless the gain exceeds twice its standard error. "random" has the random start alone, at half the cost.
+
+    alpha : float, default=0.1
+        L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
+        ``1 - learning rate * alpha``).
+
+    batch_size : int or "auto", default="auto"
+        Rows in a training step. "auto" is a 32nd of the training rows, at least 32 and at most 512, so that a fit takes
+        about the same number of steps whatever the number of rows.
+
+    learning_rate_init : float, default=0.004
+        Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
+
+    max_iter : int, default=60
+        Epochs at most: passes over the training rows, from each start.
+
+    early_stopping : bool, default=True
+        Whether to hold rows out to choose the best epoch. Otherwise all rows train and the training loss chooses.
+
+    validation_fraction : float or "auto", default="auto"
+        Share of the rows held out. "auto" is a tenth, but at least 50 rows and at most a third of all.
+
+    n_iter_no_change : int, default=20
+        Epochs without improvement by `tol` after which training ends.
+
+    tol : float, default=1e-4
+        Least improvement of the loss on held-out rows that counts, as a share of the loss.
+
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale.
+
+    device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
+        Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
+        as fast.
+
+    random_state : int, RandomState instance or None, default=None
+        Decides weights, held-out rows, batches and noise. An int makes results reproducible, bit for bit on the same
+        machine.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The network, with ``encode`` and ``decode``, in float64.
+
+    n_components_ : int
+        Number of components.
+
+    n_iter_ : int
+        Epochs run, of the start that was kept.
+
+    best_iter_ : int
+        Epoch whose weights are kept; 0 is the start.
+
+    loss_curve_ : list of float
+        Mean loss of a training row in each epoch, for X divided by `scale_`.
+
+    validation_curve_ : list of float or None
+        Mean loss of a held-out row before training and after each epoch; None if no rows are held out.
+
+    best_loss_ : float
+        Mean loss of a held-out row (of a training row if none is held out) at the weights kept.
+
+    mean_ : ndarray of shape (n_features_in_,), float64
+        Mean of each feature, subtracted before encoding. Zeros for the loss
+        "binary_cross_entropy".
+
+    scale_ : float
+        Root mean square deviation over all features, by which X is divided: one number, so that PCA stays PCA. 1
+        for the loss "binary_cross_entropy".
+
+    n_samples_ : int
+        Number of rows in the training data.
+
+    n_features_in_ : int
+        Number of features seen during `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of features seen during `fit`, if they are all strings.
+
+    See Also
+    --------
+    DenoisingAutoEncoder : Learns to undo noise, for features that withstand it.
+    VAE : Gives a density, and draws new rows.
+    sklearn.decomposition.PCA : The linear map that this one starts from.
+
+    Notes
+    -----
+    Standardize the columns of a table first, as for PCA; divide pictures by their maximum. PCA is the better choice
+    where data is linear, where rows are fewer than a hundred or where axes are to be interpreted.
+
+    References
+    ----------
+    .. [1] Kramer (1991), "Nonlinear principal component analysis using autoassociative neural networks", AIChE Journal
+       37(2), eq. 8.
+    .. [2] Al-Digeil, Grinberg, Melati et al. (2022), "PCA-Boosted Autoencoders for Nonlinear Dimensionality Reduction
+      in Low Data Regimes". arXiv:2205.11673
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import AutoEncoder
+    >>> X = load_digits().data / 16
+    >>> autoencoder = AutoEncoder(n_components=10, max_iter=2, random_state=0)
+    >>> autoencoder.fit_transform(X).shape
+    (1797, 10)
+    >>> autoencoder.inverse_transform(autoencoder.transform(X[:5])).shape
+    (5, 64)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseAutoEncoder._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "binary_cross_entropy"})],
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        loss="squared_error",
+        hidden_layer_sizes=(128, 64),
+        activation="silu",
+        init="pca",
+        alpha=0.1,
+        batch_size="auto",
+        learning_rate_init=0.004,
+        max_iter=60,
+        early_stopping=True,
+        validation_fraction="auto",
+        n_iter_no_change=20,
+        tol=1e-4,
+        warm_start=False,
+        device="cpu",
+        random_state=None,
+    ):
+        super().__init__(
+            n_components=n_components,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            init=init,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            max_iter=max_iter,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            device=device,
+            random_state=random_state,
+        )
+        self.loss = loss
+
+    def _loss(self, module, x):
+        z = module.encode(x)
+        if self.loss == "binary_cross_entropy":
+            return binary_cross_entropy(x, module.logits(z))
+        return squared_error(x, module.decode(z))
+
+    def _build_module(self, n_features, n_components, scale):
+        return AutoEncoderModule(
+            n_features,
+            n_components,
+            self._hidden_layer_sizes(),
+            self.activation,
+            probabilities=self.loss == "binary_cross_entropy",
+        )
+
+    def _check_values(self, X):
+        if self.loss == "binary_cross_entropy" and (X.min() < 0 or X.max() > 1):
+            raise ValueError(
+                f"X must be in [0, 1] for loss='binary_cross_entropy', got values from {X.min():g} to {X.max():g}. Scale "
+                "it, for example with MinMaxScaler(clip=True), or use loss='squared_error'."
+            )
+
+    def _centre_and_unit(self, X):
+        if self.loss == "binary_cross_entropy":
+            return np.zeros(X.shape[1]), 1.0
+        return super()._centre_and_unit(X)

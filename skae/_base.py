@@ -1,0 +1,580 @@
+"""What all members share: validation, numpy <-> tensor, device, seeds, fit / partial_fit / transform / score."""
+
+import copy
+import math
+import warnings
+from abc import ABCMeta, abstractmethod
+from contextlib import contextmanager
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
+from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._networks import ACTIVATIONS, AutoEncoderModule, PrincipalAxes, principal_axes
+from ._training import adam, clear_gain, epoch, evaluate, race, reproducible, threads_for
+
+__all__ = ["BaseAutoEncoder"]
+
+# Rows that pass through numpy or the network together outside training: enough to fill the processor, few enough that
+# what they take stays in its caches. Only the speed depends on it.
+ROWS_AT_ONCE = 2048
+# PCA is left for a gain on held-out rows of this many standard errors. Chosen by benchmarks/linear_floor.py: with less,
+# PCA is left for worse on tables of a hundred rows; with more, gains of a tenth are missed there.
+N_ERRORS = 1.0
+
+
+class BaseAutoEncoder(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
+):
+    """Base of all members, and the way to write one's own.
+
+    A member states its parameters and its objective: ``_loss(module, x)`` takes a batch of centred rows, divided by one
+    number, and returns one value per row, shape (batch,), summed over features and never averaged over rows. A member
+    with another network overrides ``_build_module``; what that returns has ``encode`` and ``decode``, and
+    ``start_at_pca`` if it can start there.
+
+    Examples
+    --------
+    >>> from skae import BaseAutoEncoder
+    >>> from sklearn.datasets import load_iris
+    >>> class LaplaceAutoEncoder(BaseAutoEncoder):
+    ...     def _loss(self, module, x):
+    ...         x_hat = module.decode(module.encode(x))
+    ...         return (x - x_hat).abs().sum(-1)
+    >>> X = load_iris().data
+    >>> LaplaceAutoEncoder(2, max_iter=2, random_state=0).fit_transform(X).shape
+    (150, 2)
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+        ],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "init": [StrOptions({"pca", "random"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [StrOptions({"cpu", "cuda", "mps", "auto"})],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        hidden_layer_sizes=(128, 64),
+        activation="silu",
+        init="pca",
+        alpha=0.1,
+        batch_size="auto",
+        learning_rate_init=0.004,
+        max_iter=60,
+        early_stopping=True,
+        validation_fraction="auto",
+        n_iter_no_change=20,
+        tol=1e-4,
+        warm_start=False,
+        device="cpu",
+        random_state=None,
+    ):
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.init = init
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+
+    # What a member says.
+
+    @abstractmethod
+    def _loss(self, module, x):
+        """Objective of each row of a batch, shape (batch,)."""
+
+    def _build_module(self, n_features, n_components, scale):
+        """The network, with random weights, for rows of X divided by scale."""
+        return AutoEncoderModule(n_features, n_components, self._hidden_layer_sizes(), self.activation)
+
+    def _check_values(self, X):
+        """Raise ValueError where values of X have no meaning for the objective."""
+
+    def _centre_and_unit(self, X):
+        """What is subtracted from each feature and the number that all are divided by: mean and mean deviation."""
+        mean = X.mean(axis=0, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            squares = sum(np.square(X[rows] - mean).sum() for rows in gen_batches(len(X), ROWS_AT_ONCE))
+        if not np.isfinite(squares):
+            raise ValueError(
+                f"X has values too large for {type(self).__name__}: their squares are infinite in float64. "
+                "Standardize X, for example with StandardScaler."
+            )
+        return mean, float(np.sqrt(squares / X.size)) or 1.0
+
+    # Fitting.
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the network to X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data, finite; the network is trained in float32 whatever its dtype.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        self : object
+            Fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X has the wrong shape, NaN, infinity or values that the loss excludes. The estimator stays as it was,
+            as it does after an interrupt.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the loss became infinite or NaN; the best weights before that are kept.
+        """
+        with self._unchanged_on_error():
+            going_on = self.warm_start and hasattr(self, "module_")
+            X = self._validate(X, reset=not going_on)
+            seed = self._seed()
+            fitted, x, starts = self._start(X, seed, going_on)
+            fitted["n_samples_"] = len(X)
+            run = self._race(X, X if y is None else y, fitted, x, starts, seed, going_on)
+            if run.diverged:
+                warnings.warn(
+                    f"The loss of {type(self).__name__} was not finite in epoch {len(run.loss_curve)}; the weights of "
+                    f"epoch {run.best_epoch} are kept. Lower learning_rate_init or standardize X.",
+                    ConvergenceWarning,
+                )
+            fitted |= self._network(run.module) | {
+                "n_iter_": len(run.loss_curve),
+                "best_iter_": run.best_epoch,
+                "loss_curve_": run.loss_curve,
+                "validation_curve_": run.watched_curve if self._n_held_out(len(X)) else None,
+                "best_loss_": float(run.best.mean()),
+                "_n_passes": 0,
+                "_optimizer_state": {},
+            }
+            vars(self).update(fitted)
+        return self
+
+    def _race(self, X, y, fitted, x, starts, seed, going_on):
+        """Train from every start, telling the callbacks after every epoch; the run to keep."""
+        with reproducible(seed, x.device):
+            order = torch.randperm(len(x)).to(x.device)
+        n_held_out = self._n_held_out(len(x))
+        rows, watched = order[n_held_out:], order[:n_held_out] if n_held_out else order
+        context = self._init_callback_context(max_subtasks=len(starts) * self.max_iter)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+
+        def after_epoch(module):
+            context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self).call_on_fit_task_end(
+                estimator=self,
+                X=X,
+                y=y,
+                reconstruction_attributes=lambda: fitted | self._network(copy.deepcopy(module)),
+            )
+
+        batch_size = self._batch_size(len(rows))
+        floor = copy.deepcopy(starts[0])
+        with reproducible(seed, x.device, threads_for(floor, batch_size)):
+            place, run = race(
+                self._loss,
+                starts,
+                x,
+                rows,
+                watched,
+                seed=seed,
+                batch_size=batch_size,
+                learning_rate=self.learning_rate_init,
+                weight_decay=self.alpha,
+                max_epochs=self.max_iter,
+                patience=self.n_iter_no_change,
+                tol=self.tol,
+                after_epoch=after_epoch,
+            )
+            if self.init == "pca" and n_held_out and not going_on and not self._beats_pca(run, x, rows, watched):
+                run.module, run.best_epoch, run.best = floor, 0, evaluate(self._loss, floor, x, watched)
+        context.call_on_fit_task_end(
+            estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted | self._network(run.module)
+        )
+        return run
+
+    def _beats_pca(self, run, x, rows, watched):
+        """Whether the held-out rows are clearly better off than with PCA of the training rows.
+
+        Not with PCA of all rows, where training starts: it knows the held-out ones.
+        """
+        pca = copy.deepcopy(run.module)
+        pca.start_at_pca(_float32(principal_axes(x, pca.n_components, rows).first(pca.n_components)))
+        return clear_gain(evaluate(self._loss, pca, x, watched), run.best, N_ERRORS)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Go on from the present weights with one pass over the rows of X.
+
+        The first call sets mean, scale and axes from the rows it is given; it may follow `fit`. The learning rate is
+        `learning_rate_init` throughout, no row is held out and the last weights are kept.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to learn from.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        self : object
+            Fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X is not valid or the weights became infinite or NaN; the estimator stays as it was.
+        """
+        with self._unchanged_on_error():
+            going_on = hasattr(self, "module_")
+            X = self._validate(X, reset=not going_on)
+            seed = (self._seed() + getattr(self, "_n_passes", 0)) % 2**31
+            fitted, x, (module, *_) = self._start(X, seed, going_on)
+            loss, optimizer = self._pass(module, x, seed)
+            n_iter = getattr(self, "n_iter_", 0) + 1
+            fitted |= self._network(module) | {
+                "n_samples_": getattr(self, "n_samples_", 0) + len(X),
+                "n_iter_": n_iter,
+                "best_iter_": n_iter,
+                "loss_curve_": [*getattr(self, "loss_curve_", []), loss],
+                "validation_curve_": getattr(self, "validation_curve_", None),
+                "best_loss_": loss,
+                "_n_passes": getattr(self, "_n_passes", 0) + 1,
+                "_optimizer_state": {
+                    str(i): {name: value.numpy(force=True) for name, value in state.items()}
+                    for i, state in optimizer.state_dict()["state"].items()
+                },
+            }
+            vars(self).update(fitted)
+        return self
+
+    def _pass(self, module, x, seed):
+        """One pass over x; its loss and the optimizer, which goes on where the last call of partial_fit left it."""
+        batch_size = self._batch_size(len(x))
+        with reproducible(seed, x.device, threads_for(module, batch_size)):
+            optimizer = adam(module, self.alpha)
+            if state := getattr(self, "_optimizer_state", {}):
+                state = {int(i): {k: torch.tensor(v) for k, v in values.items()} for i, values in state.items()}
+                optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            rows = torch.arange(len(x), device=x.device)
+            loss = epoch(self._loss, module, optimizer, x, rows, batch_size, lambda _: self.learning_rate_init)
+        if not math.isfinite(loss) or not all(bool(weights.isfinite().all()) for weights in module.parameters()):
+            raise ValueError(
+                f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
+                "learning_rate_init or standardize X."
+            )
+        return loss, optimizer
+
+    def _start(self, X, seed, going_on):
+        """Fitted attributes of the standardization, X standardized on the device, and the modules to start from."""
+        mean, scale = (self.mean_, self.scale_) if going_on else self._centre_and_unit(X)
+        device = self._device()
+        x = np.empty(X.shape, dtype=np.float32)
+        for rows in gen_batches(len(X), ROWS_AT_ONCE):
+            x[rows] = (X[rows] - mean) / scale
+        x = torch.from_numpy(x).to(device)
+        if going_on:
+            starts = [copy.deepcopy(self.module_).to(device, torch.float32)]
+        else:
+            starts = self._new_starts(x, scale, seed)
+        return {"mean_": mean, "scale_": scale}, x, starts
+
+    def _new_starts(self, x, scale, seed):
+        """With init="pca", the linear start and a random one to race it; a linear network needs no rival."""
+        n_components, pca = self.n_components, None
+        by_share = not isinstance(n_components, Integral)
+        if by_share or self.init == "pca":
+            with reproducible(seed, x.device):
+                pca = principal_axes(x, min(x.shape) if by_share else n_components)
+        if by_share:
+            share = np.cumsum(pca.variances.numpy(force=True)) / (pca.total or 1.0)
+            n_components = max(1, min(int(np.searchsorted(share, n_components, side="right")) + 1, len(share)))
+        starts = []
+        if self.init == "pca":
+            starts.append(self._new_module(x, n_components, scale, seed))
+            starts[0].start_at_pca(_float32(pca.first(n_components)))
+        if self.init == "random" or self._hidden_layer_sizes():
+            starts.append(self._new_module(x, n_components, scale, seed))
+        return starts
+
+    def _new_module(self, x, n_components, scale, seed):
+        with reproducible(seed, x.device):
+            module = self._build_module(x.shape[1], n_components, scale).to(x.device, torch.float32)
+        module.n_components = n_components
+        return module
+
+    def _network(self, module):
+        """Fitted attributes of a trained network: from here on it computes in float64, if the device can."""
+        module.eval().requires_grad_(False)
+        device = next(module.parameters()).device
+        return {
+            "module_": module.to(device if device.type != "mps" else "cpu", torch.float64),
+            "n_components_": module.n_components,
+            "_architecture": {k: v for k, v in self.get_params(deep=False).items() if k != "random_state"},
+        }
+
+    @contextmanager
+    def _unchanged_on_error(self):
+        """Whatever is raised within, an interrupt too, the fitted attributes are as they were before."""
+        before = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        try:
+            yield
+        except BaseException:
+            for name in [name for name in vars(self) if name.endswith("_") and name not in before]:
+                delattr(self, name)
+            vars(self).update(before)
+            raise
+
+    def _hidden_layer_sizes(self):
+        sizes = self.hidden_layer_sizes
+        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be integers > 0, got {self.hidden_layer_sizes}.")
+        return tuple(int(size) for size in sizes)
+
+    def _batch_size(self, n_rows):
+        """A fit takes about the same number of steps whatever the number of rows: 32 an epoch."""
+        return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 32, 512))
+
+    def _n_held_out(self, n_rows):
+        """Rows held out: a tenth, but at least 50 to tell a gain from noise, and at most a third; 0 if under two."""
+        if not self.early_stopping:
+            return 0
+        if self.validation_fraction == "auto":
+            n_held_out = min(max(math.ceil(0.1 * n_rows), 50), n_rows // 3)
+        else:
+            n_held_out = min(math.ceil(self.validation_fraction * n_rows), n_rows - 1)
+        return n_held_out if n_held_out >= 2 else 0
+
+    def _seed(self):
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _device(self):
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if self.device == "auto":
+            return torch.device(next(name for name, here in available.items() if here))
+        if not available[self.device]:
+            raise ValueError(
+                f"device={self.device!r} is not available to PyTorch on this machine. Use device='cpu', or 'auto' for "
+                "the best there is."
+            )
+        return torch.device(self.device)
+
+    # Using the fitted network.
+
+    def transform(self, X):
+        """Encode X.
+
+        Deterministic and computed in float64, so that a row's code does not depend on the rows beside it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to encode.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_components_), float32 for float32 X and float64 otherwise
+            Codes.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X has another number of features than in `fit`, or NaN or infinity.
+        """
+        check_is_fitted(self)
+        X = self._validate(X)
+        return self._map(X, self._encode, self.n_components_)
+
+    def inverse_transform(self, X):
+        """Decode codes, back in the units of the training data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components_)
+            Codes.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features_in_), float32 for float32 X and float64 otherwise
+            Reconstruction.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X has another number of columns than `n_components_`, or NaN or infinity.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        if X.shape[1] != self.n_components_:
+            raise ValueError(
+                f"X has {X.shape[1]} columns, but {type(self).__name__}.inverse_transform is expecting "
+                f"n_components_={self.n_components_}: codes as transform returns them."
+            )
+        return self._map(X, self._decode, self.n_features_in_)
+
+    def score_samples(self, X):
+        """Minus the squared error of each row's reconstruction, in squared units of X: higher is more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to score.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            Minus the sum over features of the squared differences.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        check_is_fitted(self)
+        X = self._validate(X)
+        return self._map(X, self._minus_squared_error, None)
+
+    def score(self, X, y=None):
+        """R2 of the reconstruction: one less the share of the variance of X, over all features, left unexplained.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to reconstruct.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        score : float
+            ``r2_score(X, inverse_transform(transform(X)), multioutput="variance_weighted")``; 1 is perfect.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        check_is_fitted(self)
+        X = self._validate(X)
+        X_hat = self._map(X, lambda x: self._decode(self._encode(x)), self.n_features_in_)
+        return r2_score(X, X_hat, multioutput="variance_weighted")
+
+    def _validate(self, X, reset=False):
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+        self._check_values(X)
+        return X
+
+    def _map(self, array, function, n_columns):
+        """Apply a function of float64 tensors to the rows of an array, in pieces; dtype as array, float64 if 1-D."""
+        device = next(self.module_.parameters()).device
+        shape, dtype = ((len(array),), np.float64) if n_columns is None else ((len(array), n_columns), array.dtype)
+        out = np.empty(shape, dtype=dtype)
+        with torch.inference_mode():
+            for rows in gen_batches(len(array), ROWS_AT_ONCE):
+                piece = torch.from_numpy(array[rows].astype(np.float64)).to(device)
+                out[rows] = function(piece).numpy(force=True)
+        return out
+
+    def _tensor(self, array, like):
+        return torch.as_tensor(array, dtype=like.dtype, device=like.device)
+
+    def _encode(self, x):
+        x = (x - self._tensor(self.mean_, x)) / self.scale_
+        return self.module_.encode(x) * (self._code_unit() * getattr(self.module_, "code_scale", 1.0))
+
+    def _decode(self, z):
+        z = z / (self._code_unit() * getattr(self.module_, "code_scale", 1.0))
+        return self.module_.decode(z) * self.scale_ + self._tensor(self.mean_, z)
+
+    def _code_unit(self):
+        """Unit of the codes of the module: that of X."""
+        return self.scale_
+
+    def _minus_squared_error(self, x):
+        return -(x - self._decode(self._encode(x))).square().sum(-1)
+
+    # scikit-learn's protocols.
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        if isinstance(state.get("module_"), torch.nn.Module):
+            arrays = {name: value.numpy(force=True) for name, value in state["module_"].state_dict().items()}
+            # exact: the weights were float32 in training
+            state["module_"] = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in arrays.items()}
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if isinstance(getattr(self, "module_", None), dict):
+            arrays = self.module_
+            builder = type(self)(**self._architecture)
+            with reproducible(0, torch.device("cpu")):
+                module = builder._build_module(self.n_features_in_, self.n_components_, self.scale_)
+            module.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
+            module.n_components = self.n_components_
+            try:
+                device = self._device()
+            except ValueError:  # fitted on an accelerator that this machine does not have
+                device = torch.device("cpu")
+            vars(self).update(self._network(module.to(device)) | {"_architecture": self._architecture})
+
+
+def _float32(pca):
+    """Principal axes as a module takes them; on whatever device they are copied to."""
+    return PrincipalAxes(*(tensor.float() for tensor in pca[:3]), pca.total)

@@ -1,0 +1,238 @@
+"""Modules with ``encode`` and ``decode``: a linear map plus a multilayer perceptron on either side of the code.
+
+The linear maps carry the linear floor: started at the principal axes, with the perceptrons' output layers at zero, the
+module *is* PCA (or probabilistic PCA) and training can only go on from there.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "ACTIVATIONS",
+    "AutoEncoderModule",
+    "LinearPlusPerceptron",
+    "PrincipalAxes",
+    "VariationalModule",
+    "perceptron",
+    "principal_axes",
+]
+
+ACTIVATIONS = {
+    "identity": nn.Identity,
+    "logistic": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+# Probabilities start this far from 0 and 1, so that their logits and the gradients of these are finite.
+MARGIN = 0.01
+# Smallest noise variance of a Gaussian decoder, as a share of the mean variance of a feature. The density of data on a
+# linear subspace has no maximum; float32 cannot tell residuals below this from zero.
+LEAST_NOISE = 1e-6
+
+
+# Up to this many rows or features, whichever are fewer, principal axes are exact; beyond, a randomized SVD finds them.
+EXACT_SIZE = 3000
+ROWS_AT_ONCE = 2048
+
+
+class PrincipalAxes(NamedTuple):
+    """Centre (n_features,), orthonormal axes (n_axes, n_features), variances along them (n_axes,), their sum over all.
+
+    As in scikit-learn's PCA, variances are divided by the number of rows less one.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    variances: Tensor
+    total: float
+
+    def first(self, n_components: int) -> "PrincipalAxes":
+        """The leading axes; beyond the rank of the data, zeros."""
+        axes = self.mean.new_zeros(n_components, len(self.mean))
+        variances = self.mean.new_zeros(n_components)
+        n_axes = min(n_components, len(self.variances))
+        axes[:n_axes], variances[:n_axes] = self.axes[:n_axes], self.variances[:n_axes]
+        return PrincipalAxes(self.mean, axes, variances, self.total)
+
+
+@torch.no_grad()
+def principal_axes(x: Tensor, n_axes: int, rows: Tensor | None = None) -> PrincipalAxes:
+    """Principal axes of the rows of x, or of some of them; at least n_axes where there are so many, in float64.
+
+    Exact by way of the covariance of the features, or of the products of the rows where these are fewer, summed in
+    pieces so that x is never copied whole. Directions whose variance is rounding error are left out.
+    """
+    exact = x.device if x.device.type != "mps" else torch.device("cpu")  # mps has no float64
+    pieces = (torch.arange(len(x), device=x.device) if rows is None else rows).split(ROWS_AT_ONCE)
+    n_rows, n_features = sum(map(len, pieces)), x.shape[1]
+    mean = sum(x[piece].to(exact).double().sum(0) for piece in pieces) / n_rows
+    centred = (x[piece].to(exact).double() - mean for piece in pieces)
+    if min(n_rows, n_features) > EXACT_SIZE:
+        total = float(sum(part.square().sum() for part in centred))
+        chosen = x if rows is None else x[rows]
+        _, deviations, axes = torch.svd_lowrank(chosen, q=n_axes + 10, niter=7, M=mean.to(chosen).expand(1, -1))
+        squares, axes = deviations.to(exact).double().square(), axes.T.to(exact).double()
+    elif n_features <= n_rows:
+        squares, axes = torch.linalg.eigh(sum(part.T @ part for part in centred))
+        squares, axes, total = squares.flip(0), axes.T.flip(0), float(squares.sum())
+    else:
+        deviations = torch.cat(list(centred))
+        squares, vectors = torch.linalg.eigh(deviations @ deviations.T)
+        squares, total = squares.flip(0), float(squares.sum())
+        axes = vectors.T.flip(0) @ deviations / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
+    kept = squares > 1e-12 * squares[0].clamp_min(torch.finfo(torch.float64).tiny)
+    divisor = max(n_rows - 1, 1)
+    return PrincipalAxes(mean, axes[kept], squares[kept] / divisor, total / divisor)
+
+
+def perceptron(sizes: tuple[int, ...], activation: str) -> nn.Sequential:
+    """Linear layers with an activation between each two."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+class LinearPlusPerceptron(nn.Module):
+    """The map ``x -> W x + b + perceptron(x)``; without hidden layers, ``x -> W x + b``."""
+
+    def __init__(self, n_in: int, hidden_layer_sizes: tuple[int, ...], n_out: int, activation: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out)
+        sizes = (n_in, *hidden_layer_sizes, n_out)
+        self.perceptron = perceptron(sizes, activation) if hidden_layer_sizes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if self.perceptron is None else y + self.perceptron(x)
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Make this the map ``x -> weight x + bias``: output layer of the perceptron at zero, its hidden ones random."""
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
+        if self.perceptron is not None:
+            self.perceptron[-1].weight.zero_()
+            self.perceptron[-1].bias.zero_()
+
+
+class AutoEncoderModule(nn.Module):
+    """Encoder ``(batch, n_features) -> (batch, n_components)`` and its mirror image, the decoder.
+
+    With ``probabilities=True`` the features are in [0, 1] and ``decode`` is the logistic function of ``logits``. There
+    the linear map gives the probability itself, cut to [0.01, 0.99], and the perceptron is added to its logit: PCA's
+    reconstruction is then a start for this decoder too.
+
+    Codes are about of unit variance, which suits the perceptrons; ``code_scale`` are their units in terms of x.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        hidden_layer_sizes: tuple[int, ...],
+        activation: str,
+        probabilities: bool = False,
+        n_heads: int = 1,
+    ) -> None:
+        super().__init__()
+        self.probabilities = probabilities
+        self.encoder = LinearPlusPerceptron(n_features, hidden_layer_sizes, n_heads * n_components, activation)
+        self.decoder = LinearPlusPerceptron(n_components, hidden_layer_sizes[::-1], n_features, activation)
+        if probabilities:
+            nn.init.constant_(self.decoder.linear.bias, 0.5)
+        self.register_buffer("code_scale", torch.ones(n_components))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.logits(z).sigmoid() if self.probabilities else self.decoder(z)
+
+    def logits(self, z: Tensor) -> Tensor:
+        logits = self.decoder.linear(z).clamp(MARGIN, 1 - MARGIN).logit()
+        return logits if self.decoder.perceptron is None else logits + self.decoder.perceptron(z)
+
+    def start_at_pca(self, pca: PrincipalAxes) -> None:
+        """Start where encoding and decoding are PCA, with codes of unit variance."""
+        mean, axes, variances, _ = pca
+        deviations = variances.sqrt()
+        inverse = torch.where(variances > 0, 1 / deviations, 0)
+        self.code_scale.copy_(torch.where(variances > 0, deviations, 1))
+        encode = inverse[:, None] * axes
+        self.encoder.start_linear(encode, -encode @ mean)
+        self.decoder.start_linear((deviations[:, None] * axes).T, mean)
+
+
+class VariationalModule(AutoEncoderModule):
+    """Gaussian posterior ``N(mean, diag(exp(log_var)))`` over codes; ``encode`` is its mean.
+
+    A Gaussian decoder has one noise variance for all features: ``log_noise`` is its logarithm, learned if
+    ``noise_variance`` is None and fixed at it otherwise.
+    """
+
+    # The logarithm of the noise has to fall by several units while a weight moves by a few tenths: it is this many
+    # times the parameter that the optimizer steps.
+    NOISE_STEP = 10.0
+
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        hidden_layer_sizes: tuple[int, ...],
+        activation: str,
+        probabilities: bool = False,
+        noise_variance: float | None = None,
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__(n_features, n_components, hidden_layer_sizes, activation, probabilities, n_heads=2)
+        self.beta = beta
+        start = torch.tensor(1.0 if noise_variance is None else noise_variance).log() / self.NOISE_STEP
+        learned = noise_variance is None and not probabilities
+        self.noise = nn.Parameter(start, requires_grad=learned)
+
+    @property
+    def log_noise(self) -> Tensor:
+        if not self.noise.requires_grad:
+            return self.NOISE_STEP * self.noise
+        return torch.log((self.NOISE_STEP * self.noise).exp() + LEAST_NOISE)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_var = self.encoder(x).chunk(2, dim=-1)
+        return mean, log_var
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.posterior(x)[0]
+
+    @torch.no_grad()
+    def start_at_pca(self, pca: PrincipalAxes) -> None:
+        r"""Start at probabilistic PCA, where the bound is the log-likelihood (Lucas et al. 2019, section 4).
+
+        With noise v and s = beta v, the best linear decoder has columns :math:`\sqrt{\lambda_i - s}\, u_i` and the
+        posterior is :math:`N(\sqrt{\lambda_i - s} / \lambda_i \, u_i^T (x - mean), s / \lambda_i)`, for every component
+        with :math:`\lambda_i > s`; the others are the prior. Learned noise starts at its maximum-likelihood value,
+        rest / (n_features - beta n_components), which for beta = 1 is the mean of the discarded variances.
+        """
+        mean, axes, variances, total = pca
+        n_components, n_features = axes.shape
+        rest = max(total - float(variances.sum()), 0.0)
+        if self.noise.requires_grad:
+            positive = variances[variances > 0]
+            noise = rest / max(n_features - self.beta * min(n_components, n_features), 1)
+            if n_components >= n_features and len(positive):
+                noise = 0.5 * float(positive.min())  # no variance is discarded: the model is exact for any less noise
+            self.noise.copy_(torch.tensor(max(noise, 2 * LEAST_NOISE) - LEAST_NOISE).log() / self.NOISE_STEP)
+        s = self.beta * float(self.log_noise.exp())
+        if self.probabilities:
+            s = max(rest / max(n_features - n_components, 1), LEAST_NOISE)
+        active = variances > s
+        decode = torch.where(active, (variances - s).clamp_min(0).sqrt(), 0)
+        encode = torch.where(active, decode / variances, 0)[:, None] * axes
+        log_var = torch.where(active, (s / variances).log(), 0)
+        self.encoder.start_linear(torch.cat([encode, torch.zeros_like(encode)]), torch.cat([-encode @ mean, log_var]))
+        self.decoder.start_linear((decode[:, None] * axes).T, mean)

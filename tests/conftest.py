@@ -1,0 +1,40 @@
+import os
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+matplotlib.use("Agg")
+
+REAL_DATA = Path(os.environ.get("SKAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Scikit-learn's digits in [0, 1]: 1797 x 64, float64."""
+    return load_digits().data / 16
+
+
+@pytest.fixture
+def table():
+    """A small table with a curved structure: 200 x 6, float64."""
+    rng = np.random.RandomState(0)
+    t = rng.uniform(-2, 2, (200, 2))
+    X = np.column_stack([t, t**2, t.prod(axis=1), np.sin(2 * t[:, 0])])
+    return X + 0.05 * rng.standard_normal(X.shape)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Loads a development data set; skips, saying so, where the folder is not present."""
+
+    def load(name):
+        path = REAL_DATA / f"{name}.npz"
+        if not path.exists():
+            pytest.skip(f"needs the development data set {name} in {REAL_DATA}, or in the folder SKAE_DATA")
+        with np.load(path) as archive:
+            return archive["X"].astype(np.float64)
+
+    return load

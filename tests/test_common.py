@@ -1,0 +1,606 @@
+"""Every public estimator keeps scikit-learn's contract and the family's laws."""
+
+import copy
+import inspect
+import pickle
+import subprocess
+import sys
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from sklearn.base import BaseEstimator, clone
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
+from sklearn.utils._testing import assert_docstring_consistency
+from sklearn.utils._param_validation import InvalidParameterError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skae
+
+MEMBERS = [
+    member
+    for member in (getattr(skae, name) for name in skae.__all__)
+    if isinstance(member, type) and issubclass(member, BaseEstimator) and not inspect.isabstract(member)
+]
+every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
+# Few epochs and no held-out rows: the laws are about contracts, and the sets are tiny.
+QUICK = dict(max_iter=3, random_state=0)
+
+
+@pytest.fixture
+def X(table):
+    return table
+
+
+# scikit-learn's checks, those of check_estimator and those that it runs on its own estimators only.
+
+
+@parametrize_with_checks([member(max_iter=5) for member in MEMBERS])
+def test_sklearn_checks(estimator, check):
+    check(estimator)
+
+
+@every_member
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_param_validation,
+        estimator_checks.check_set_output_transform,
+        estimator_checks.check_set_output_transform_pandas,
+        estimator_checks.check_set_output_transform_polars,
+        estimator_checks.check_global_set_output_transform_pandas,
+        estimator_checks.check_global_output_transform_polars
+        if hasattr(estimator_checks, "check_global_output_transform_polars")
+        else estimator_checks.check_global_set_output_transform_polars,
+        estimator_checks.check_transformer_get_feature_names_out,
+        estimator_checks.check_transformer_get_feature_names_out_pandas,
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_transformer_preserve_dtypes,
+        estimator_checks.check_methods_subset_invariance,
+        estimator_checks.check_methods_sample_order_invariance,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_checks_of_sklearns_own_estimators(member, check):
+    check(member.__name__, member(max_iter=5))
+
+
+def test_checks_with_array_api_dispatch():
+    # SCIPY_ARRAY_API is read when SciPy is imported: a process of its own
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import warnings; warnings.simplefilter('error')\n"
+        "from sklearn.utils.estimator_checks import check_estimator\n"
+        "import skae\n"
+        "for name in skae.__all__:\n"
+        "    if name != 'BaseAutoEncoder':\n"
+        "        check_estimator(getattr(skae, name)(max_iter=2), on_skip=None)\n"
+    )
+    environment = {"SCIPY_ARRAY_API": "1", "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+# Documentation and parameters read alike.
+
+
+def test_shared_parameters_read_alike():
+    own = {"loss", "noise", "noise_level", "likelihood", "noise_variance", "beta"}
+    shared = set(inspect.signature(skae.BaseAutoEncoder).parameters)
+    assert_docstring_consistency(MEMBERS, include_params=sorted(shared - own))
+    attributes = ["module_", "n_components_", "n_iter_", "best_iter_", "loss_curve_", "validation_curve_", "best_loss_"]
+    assert_docstring_consistency(MEMBERS, include_attrs=[*attributes, "n_samples_", "n_features_in_"])
+
+
+@every_member
+def test_defaults_are_shared_and_constraints_complete(member):
+    base = inspect.signature(skae.BaseAutoEncoder).parameters
+    own = inspect.signature(member).parameters
+    assert {name: own[name].default for name in base} == {name: base[name].default for name in base}
+    assert set(member._parameter_constraints) == set(own)
+    for name in own:
+        assert f"\n    {name} : " in member.__doc__
+
+
+@every_member
+def test_documented_attributes_are_there(member, X):
+    model = member(**QUICK).fit(pd.DataFrame(X, columns=list("abcdef")))
+    section = member.__doc__.split("Attributes\n")[1].split("See Also")[0]
+    names = [line.split(" : ")[0].strip() for line in section.splitlines() if " : " in line and line[4:5] != " "]
+    assert "module_" in names
+    for name in names:
+        assert hasattr(model, name), name
+
+
+# The same seed, the same bits; nothing of the caller's changes.
+
+
+@every_member
+def test_same_seed_same_bits(member, X):
+    first, second = member(**QUICK).fit(X), member(**QUICK).fit(X)
+    np.testing.assert_array_equal(first.transform(X), second.transform(X))
+    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+    assert first.loss_curve_ == second.loss_curve_
+    other = member(**{**QUICK, "random_state": 1}).fit(X)
+    assert first.loss_curve_ != other.loss_curve_
+
+
+@every_member
+def test_same_bits_in_workers_threads_and_after_pickling(member, X):
+    model = member(**QUICK).fit(X)
+    expected = model.transform(X)
+    reread = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(reread.transform(X), expected)
+    np.testing.assert_array_equal(clone(reread).fit(X).transform(X), expected)
+    jobs = [joblib.delayed(_fit_transform)(member(**QUICK), X) for _ in range(3)]
+    for backend in ("loky", "threading"):
+        for codes in joblib.Parallel(2, backend=backend)(jobs):
+            np.testing.assert_array_equal(codes, expected)
+
+
+def _fit_transform(model, X):
+    return model.fit(X).transform(X)
+
+
+@every_member
+def test_global_states_and_data_untouched(member, X):
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+        threads, original = torch.get_num_threads(), X.copy()
+        model = member(**QUICK).fit(X)
+        codes = model.transform(X)
+        model.inverse_transform(codes)
+        model.score_samples(X)
+        model.partial_fit(X)
+        pickle.loads(pickle.dumps(model))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state[1])
+    assert torch.get_num_threads() == threads
+    np.testing.assert_array_equal(X, original)
+    np.testing.assert_array_equal(codes, member(**QUICK).fit(X).transform(X))
+
+
+@every_member
+def test_caller_can_change_what_it_passed(member, X):
+    X = X.copy()
+    model = member(**QUICK).fit(X)
+    before = model.transform(X[:3])
+    rows = X[:3].copy()
+    X[:] = 0
+    np.testing.assert_array_equal(model.transform(rows), before)
+
+
+# Rows, dtypes, containers.
+
+
+@every_member
+def test_rows_do_not_depend_on_their_batch(member, X):
+    model = member(**QUICK).fit(X)
+    many = np.tile(X, (30, 1))  # more rows than are mapped at once
+    for method in ("transform", "score_samples"):
+        whole = getattr(model, method)(many)
+        alone = np.concatenate([getattr(model, method)(row[None]) for row in X])
+        np.testing.assert_allclose(whole[: len(X)], alone, atol=1e-7, rtol=1e-9)
+        np.testing.assert_allclose(whole[-len(X) :], alone, atol=1e-7, rtol=1e-9)
+
+
+@every_member
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_in_is_dtype_out(member, X, dtype):
+    model = member(**QUICK).fit(X.astype(dtype))
+    codes = model.transform(X.astype(dtype))
+    assert codes.dtype == dtype
+    assert model.inverse_transform(codes).dtype == dtype
+    assert model.score_samples(X.astype(dtype)).dtype == np.float64
+    reference = member(**QUICK).fit(X).transform(X)
+    np.testing.assert_allclose(codes, reference, atol=1e-3)
+    assert member(**QUICK).fit(X.astype(int)).transform(X.astype(int)).dtype == np.float64
+
+
+@every_member
+def test_read_only_and_memory_mapped(member, X, tmp_path):
+    expected = member(**QUICK).fit(X).transform(X)
+    frozen = X.copy()
+    frozen.setflags(write=False)
+    joblib.dump(X, tmp_path / "X.joblib")
+    mapped = joblib.load(tmp_path / "X.joblib", mmap_mode="r")
+    for rows in (frozen, mapped, np.asfortranarray(X), X.tolist()):
+        np.testing.assert_allclose(member(**QUICK).fit(rows).transform(rows), expected, atol=1e-9)
+
+
+@every_member
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_data_frames(member, X, library):
+    names = list("abcdef")
+    frame = library.DataFrame({name: X[:, i] for i, name in enumerate(names)})
+    container = "pandas" if library is pd else "polars"
+    model = member(3, **QUICK).set_output(transform=container).fit(frame)
+    assert list(model.feature_names_in_) == names
+    codes = model.transform(frame)
+    assert isinstance(codes, library.DataFrame)
+    assert list(codes.columns) == list(model.get_feature_names_out())
+    assert list(codes.columns) == [f"{member.__name__.lower()}{i}" for i in range(3)]
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.transform(frame[names[::-1]])
+
+
+@every_member
+def test_few_rows(member, X):
+    for n_rows in (1, 2, 3, 7, 20):
+        model = member(2, **QUICK).fit(X[:n_rows])
+        assert model.transform(X[:n_rows]).shape == (n_rows, 2)
+        assert np.isfinite(model.inverse_transform(model.transform(X))).all()
+        assert model.n_iter_ >= 1
+
+
+@every_member
+def test_more_components_than_features_or_rows(member, X):
+    model = member(9, **QUICK).fit(X)
+    codes = model.transform(X)
+    assert codes.shape == (200, 9)
+    assert np.isfinite(model.score_samples(X)).all()
+    codes = member(5, **QUICK).fit(X[:4]).transform(X)
+    assert codes.shape == (200, 5)
+    assert np.isfinite(codes).all()
+
+
+@every_member
+def test_constant_columns(member, X):
+    X = np.column_stack([X, np.full(len(X), 7.0)])
+    model = member(**QUICK).fit(X)
+    X_hat = model.inverse_transform(model.transform(X))
+    assert np.isfinite(X_hat).all()
+    np.testing.assert_allclose(X_hat[:, -1], 7, atol=0.3)
+    constant = member(**QUICK).fit(np.full((20, 3), 7.0))
+    np.testing.assert_allclose(constant.inverse_transform(constant.transform(np.full((2, 3), 7.0))), 7, atol=1e-3)
+
+
+@every_member
+def test_components_by_share_of_variance_as_pca_reads_it(member, X):
+    from sklearn.decomposition import PCA
+
+    for share in (0.3, 0.7, 0.95, 0.999):
+        model = member(share, hidden_layer_sizes=(), max_iter=1, random_state=0).fit(X)
+        assert model.n_components_ == PCA(share, svd_solver="full").fit(X).n_components_
+
+
+@every_member
+def test_large_values(member, X):
+    for dtype in (np.float32, np.float64):
+        huge = X.copy()
+        huge[:, 0] *= 1e30
+        huge = huge.astype(dtype)
+        model = member(**QUICK).fit(huge)
+        X_hat = model.inverse_transform(model.transform(huge))
+        assert np.isfinite(X_hat).all()
+        assert np.isfinite(model.score_samples(huge)).all()
+        assert np.corrcoef(X_hat[:, 0], huge[:, 0])[0, 1] > 0.99
+    with pytest.raises(ValueError, match="too large"):
+        member(**QUICK).fit(X * 1e200)
+
+
+# Bad input and interrupted fits.
+
+
+@every_member
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([[1.0, np.nan], [2.0, 3.0]], "NaN"),
+        ([[1.0, np.inf], [2.0, 3.0]], "infinity"),
+        ([["a", "b"], ["c", "d"]], "could not convert string"),
+        ([1.0, 2.0, 3.0], "Expected 2D array, got 1D array"),
+        (np.empty((0, 3)), "Found array with 0 sample"),
+        (np.empty((3, 0)), "Found array with 0 feature"),
+        (np.ones((3, 2), dtype=complex), "Complex data not supported"),
+    ],
+    ids=["nan", "infinity", "strings", "1-D", "no rows", "no columns", "complex"],
+)
+def test_bad_input_leaves_the_estimator_as_it_was(member, X, bad, message):
+    unfitted = member(**QUICK)
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=message):
+            getattr(unfitted, method)(bad)
+        assert not [name for name in vars(unfitted) if name.endswith("_")]
+    fitted = member(**QUICK).fit(pd.DataFrame(X, columns=list("abcdef")))
+    before = {name: value for name, value in vars(fitted).items() if name.endswith("_")}
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=r".") as error, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the missing names
+            getattr(fitted, method)(bad)
+        assert message in str(error.value) or "features" in str(error.value) or method == "partial_fit"
+    after = {name: value for name, value in vars(fitted).items() if name.endswith("_")}
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before)
+
+
+@every_member
+def test_wrong_width(member, X):
+    model = member(**QUICK).fit(X)
+    for method in ("transform", "score_samples", "score", "partial_fit"):
+        with pytest.raises(ValueError, match="X has 5 features, but .* is expecting 6 features"):
+            getattr(model, method)(X[:, :5])
+    with pytest.raises(ValueError, match=r"X has 3 columns, but .*inverse_transform is expecting n_components_=2"):
+        model.inverse_transform(np.ones((4, 3)))
+    with pytest.raises(ValueError, match="NaN"):
+        model.inverse_transform([[np.nan, 1.0]])
+
+
+@every_member
+def test_unfitted_use(member, X):
+    for method in ("transform", "inverse_transform", "score_samples", "score"):
+        with pytest.raises(NotFittedError):
+            getattr(member(), method)(X)
+    with pytest.raises(NotFittedError):
+        member().get_feature_names_out()
+
+
+@every_member
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_components", 0),
+        ("n_components", 1.5),
+        ("activation", "swish"),
+        ("init", "svd"),
+        ("alpha", -1),
+        ("batch_size", 0),
+        ("learning_rate_init", 0),
+        ("max_iter", 0),
+        ("validation_fraction", 1.0),
+        ("device", "tpu"),
+    ],
+)
+def test_bad_parameters(member, X, name, value):
+    with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of {member.__name__} must be"):
+        member(**{name: value}).fit(X)
+
+
+@every_member
+def test_bad_hidden_layers(member, X):
+    with pytest.raises(ValueError, match="hidden_layer_sizes must be integers > 0"):
+        member(hidden_layer_sizes=(8, 0)).fit(X)
+
+
+@every_member
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_device(member, X):
+    with pytest.raises(ValueError, match="device='cuda' is not available"):
+        member(device="cuda").fit(X)
+    member(device="auto", **QUICK).fit(X)
+
+
+@every_member
+def test_diverging_fit_warns_and_keeps_finite_weights(member, X):
+    with pytest.warns(ConvergenceWarning, match="not finite in epoch"):
+        model = member(learning_rate_init=1e30, max_iter=20, random_state=0).fit(X)
+    assert np.isfinite(model.transform(X)).all()
+    assert np.isfinite(model.score(X))
+    fitted = member(**QUICK).fit(X)
+    expected = fitted.transform(X)
+    fitted.set_params(learning_rate_init=1e38)
+    with pytest.raises(ValueError, match="not finite in partial_fit, which is undone"):
+        for _ in range(5):
+            fitted.partial_fit(X)
+    assert np.isfinite(fitted.transform(X)).all()
+    assert fitted.transform(X).shape == expected.shape
+
+
+class Interrupt:
+    """A callback that presses Ctrl-C after some epochs."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def setup(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        self.epochs -= 1
+        if self.epochs == 0:
+            raise KeyboardInterrupt
+
+    def teardown(self, estimator, context):
+        pass
+
+
+@every_member
+def test_interrupted_fit_leaves_no_half_fitted_estimator(member, X):
+    model = member(**QUICK).set_callbacks(Interrupt(2))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert not [name for name in vars(model) if name.endswith("_")]
+    model = member(**QUICK).fit(X)
+    expected = model.transform(X)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_callbacks(Interrupt(2)).fit(X[:, :4])
+    np.testing.assert_array_equal(model.transform(X), expected)
+
+
+# Refitting, warm starts, partial fits.
+
+
+@every_member
+def test_refit_forgets(member, X):
+    model = member(**QUICK).fit(X[:, :4]).partial_fit(X[:, :4]).fit(X)
+    np.testing.assert_array_equal(model.transform(X), member(**QUICK).fit(X).transform(X))
+
+
+@every_member
+def test_warm_start_goes_on(member, X):
+    model = member(warm_start=True, max_iter=20, random_state=0).fit(X)
+    best, mean = model.best_loss_, model.mean_
+    model.fit(X)
+    assert model.best_loss_ <= best + 1e-6 * abs(best)
+    assert model.mean_ is mean
+    with pytest.raises(ValueError, match="expecting 6 features"):
+        model.fit(X[:, :4])
+
+
+@every_member
+def test_partial_fit_learns_and_repeats(member, X):
+    def stream(pickled):
+        model = member(random_state=0)
+        for _ in range(30):
+            for part in np.array_split(X, 3):
+                model.partial_fit(part)
+                model = pickle.loads(pickle.dumps(model)) if pickled else model
+        return model
+
+    model = stream(pickled=False)
+    first = member(random_state=0).partial_fit(X[:67])
+    assert model.score(X) > first.score(X)
+    assert model.n_iter_ == 90
+    assert model.n_samples_ == 30 * len(X)
+    np.testing.assert_array_equal(stream(pickled=True).transform(X), model.transform(X))
+    np.testing.assert_array_equal(model.mean_, X[:67].mean(axis=0))
+
+
+@every_member
+def test_partial_fit_follows_fit(member, X):
+    model = member(**QUICK).fit(X)
+    expected = model.transform(X)
+    model.partial_fit(X)
+    assert np.abs(model.transform(X) - expected).max() > 0
+    assert model.n_iter_ == 4
+    assert member(**QUICK).partial_fit(X[:1]).transform(X).shape == (200, 2)
+
+
+# Saving.
+
+
+@every_member
+def test_joblib_and_skops_round_trips(member, X, tmp_path):
+    import skops.io
+
+    model = member(**QUICK).fit(pd.DataFrame(X, columns=list("abcdef")))
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    joblib.dump(model, tmp_path / "model.joblib")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "model.joblib").transform(frame), model.transform(frame))
+    stored = skops.io.dumps(model)
+    assert skops.io.get_untrusted_types(data=stored) == [f"{member.__module__}.{member.__name__}"]
+    loaded = skops.io.loads(stored, trusted=[f"{member.__module__}.{member.__name__}"])
+    np.testing.assert_array_equal(loaded.transform(frame), model.transform(frame))
+    loaded.partial_fit(frame)
+
+
+@every_member
+def test_pickle_has_arrays_only_and_is_small(member, X):
+    model = member(**QUICK).fit(X)
+    data = pickle.dumps(model)
+    n_weights = sum(value.numel() for value in model.module_.state_dict().values())
+    assert len(data) < 4 * n_weights + 8000
+    assert b"torch" not in data
+    for twin in (copy.deepcopy(model), copy.copy(model)):
+        np.testing.assert_array_equal(twin.transform(X), model.transform(X))
+
+
+@every_member
+def test_pickle_after_parameters_changed(member, X):
+    model = member(**QUICK).fit(X)
+    model.set_params(hidden_layer_sizes=(3,), activation="relu")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), model.transform(X))
+
+
+@every_member
+def test_pickle_of_a_fit_on_a_missing_device_loads(member, X):
+    model = member(**QUICK).fit(X)
+    expected = model.transform(X)
+    model.device = "cuda" if not torch.cuda.is_available() else "mps"
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.transform(X), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@every_member
+def test_gpu_agrees_with_cpu(member, X):
+    linear = dict(hidden_layer_sizes=(), max_iter=1, random_state=0)
+    there, here = member(device="cuda", **linear).fit(X), member(**linear).fit(X)
+    np.testing.assert_allclose(there.score(X), here.score(X), rtol=1e-4)
+    state = torch.cuda.get_rng_state()
+    first, second = (member(device="cuda", **QUICK).fit(X).transform(X) for _ in range(2))
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+# Within scikit-learn.
+
+
+@every_member
+def test_pipeline_grid_search_and_cross_validation(member):
+    X, y = load_breast_cancer(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), member(10, **QUICK), LogisticRegression())
+    assert pipeline.fit(X, y).score(X, y) > 0.9
+    assert list(pipeline[:-1].get_feature_names_out()) == [f"{member.__name__.lower()}{i}" for i in range(10)]
+    name = member.__name__.lower()
+    one, two = (
+        GridSearchCV(pipeline, {f"{name}__n_components": [2, 5]}, n_jobs=n_jobs, cv=3).fit(X, y) for n_jobs in (1, 2)
+    )
+    np.testing.assert_array_equal(one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"])
+    assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.9
+
+
+@every_member
+def test_grid_search_needs_no_scorer(member, X):
+    search = GridSearchCV(member(**QUICK), {"n_components": [1, 4]}, cv=2).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_params_ == {"n_components": 4}
+
+
+@every_member
+def test_unions_columns_and_targets(member, X):
+    union = FeatureUnion([("a", member(2, **QUICK)), ("b", member(3, **QUICK))], n_jobs=2).fit(X)
+    assert union.transform(X).shape == (200, 5)
+    columns = ColumnTransformer([("code", member(1, **QUICK), [0, 1, 2])], remainder="passthrough").fit(X)
+    assert columns.transform(X).shape == (200, 4)
+    target = TransformedTargetRegressor(LinearRegression(), transformer=member(2, **QUICK), check_inverse=False)
+    assert target.fit(X, X[:, :3]).predict(X).shape == (200, 3)
+
+
+# Callbacks.
+
+
+@every_member
+def test_progress_bar_alone_in_a_pipeline_and_under_grid_search(member, X, capsys):
+    member(**QUICK).set_callbacks(ProgressBar()).fit(X)
+    assert member.__name__ in capsys.readouterr().out
+    inner = member(**QUICK).set_callbacks(ProgressBar())
+    make_pipeline(StandardScaler(), inner).fit(X)
+    assert member.__name__ in capsys.readouterr().out
+    GridSearchCV(member(**QUICK), {"n_components": [1, 2]}, cv=2).set_callbacks(ProgressBar()).fit(X)
+    assert "GridSearchCV" in capsys.readouterr().out
+
+
+@every_member
+def test_scoring_monitor_alone_in_a_pipeline_and_under_grid_search(member, X):
+    monitor = ScoringMonitor(scoring=None)
+    model = member(init="random", **QUICK).set_callbacks(monitor).fit(X)
+    scores = [row["score"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(scores) == 3
+    if model.best_iter_ == 3:
+        assert scores[-1] == pytest.approx(model.score(X), abs=1e-12)
+    monitor = ScoringMonitor(scoring=None)
+    make_pipeline(StandardScaler(), member(**QUICK).set_callbacks(monitor)).fit(X)
+    assert all(np.isfinite(row["score"]) for row in monitor.get_logs().data)
+    monitor = ScoringMonitor(scoring=None)
+    search = GridSearchCV(member(**QUICK).set_callbacks(monitor), {"n_components": [1, 2]}, cv=2, refit=False)
+    search.fit(X)
+    assert len(monitor.get_logs(select="all")) >= 1

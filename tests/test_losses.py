@@ -1,0 +1,78 @@
+"""Every term against an independent oracle, in float64."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+
+from skae import _losses as losses
+
+
+@pytest.fixture
+def x():
+    return torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def y():
+    return torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_squared_error(x, y):
+    expected = torch.cdist(x, y).diagonal() ** 2
+    torch.testing.assert_close(losses.squared_error(x, y), expected)
+
+
+@pytest.mark.parametrize("log_variance", [-3.0, 0.0, 1.5])
+def test_gaussian_log_likelihood(x, y, log_variance):
+    oracle = Independent(Normal(y, math.exp(log_variance / 2)), 1).log_prob(x)
+    log_variance = torch.tensor(log_variance, dtype=torch.float64)
+    torch.testing.assert_close(losses.gaussian_log_likelihood(x, y, log_variance), oracle)
+
+
+def test_bernoulli_terms(x, y):
+    bits = (x > 0).double()
+    oracle = Independent(Bernoulli(logits=y), 1).log_prob(bits)
+    torch.testing.assert_close(losses.bernoulli_log_likelihood(bits, y), oracle)
+    torch.testing.assert_close(losses.binary_cross_entropy(bits, y), -oracle)
+
+
+def test_cross_entropy_of_grey_values_is_the_mixture_of_its_bits(y):
+    grey = torch.rand(7, 5, dtype=torch.float64)
+    p = y.sigmoid()
+    expected = -(grey * p.log() + (1 - grey) * (1 - p).log()).sum(-1)
+    torch.testing.assert_close(losses.binary_cross_entropy(grey, y), expected)
+
+
+def test_normal_log_density(x, y):
+    log_var = 0.3 * x
+    oracle = Independent(Normal(y, (log_var / 2).exp()), 1).log_prob(x)
+    torch.testing.assert_close(losses.normal_log_density(x, y, log_var), oracle)
+
+
+def test_standard_normal_kl(x, y):
+    oracle = kl_divergence(Independent(Normal(x, (y / 2).exp()), 1), Independent(Normal(0 * x, 1 + 0 * x), 1))
+    torch.testing.assert_close(losses.standard_normal_kl(x, y), oracle)
+
+
+def test_reparameterize_has_the_moments_and_the_gradient():
+    torch.manual_seed(0)
+    mean = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    log_var = torch.tensor([0.5, -1.0], dtype=torch.float64, requires_grad=True)
+    z = losses.reparameterize(mean.expand(200_000, 2), log_var.expand(200_000, 2))
+    torch.testing.assert_close(z.mean(0), mean, atol=0.02, rtol=0)
+    torch.testing.assert_close(z.var(0), log_var.exp(), atol=0.02, rtol=0)
+    # E z^2 = mean^2 + var: its gradients are 2 mean and var
+    (z.square().mean(0).sum()).backward()
+    torch.testing.assert_close(mean.grad, 2 * mean.detach(), atol=0.05, rtol=0)
+    torch.testing.assert_close(log_var.grad, log_var.detach().exp(), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["squared_error", "binary_cross_entropy", "bernoulli_log_likelihood"])
+def test_terms_keep_leading_axes_and_differentiate(name, x, y):
+    term = getattr(losses, name)
+    x = x.sigmoid()
+    assert term(x, y).shape == (7,)
+    assert term(x[None], y.expand(3, 7, 5)).shape == (3, 7)
+    assert torch.autograd.gradcheck(lambda y: term(x, y), y.clone().requires_grad_())

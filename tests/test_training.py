@@ -1,0 +1,136 @@
+"""The loop: a quadratic with a known minimum, a hand-computed step, uneven batches, the best weights."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skae import _training as training
+
+OPTIONS = dict(batch_size=8, learning_rate=0.05, weight_decay=0.0, max_epochs=200, patience=1000, tol=0.0)
+
+
+class Point(nn.Module):
+    def __init__(self, start=(0.0, 0.0)):
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor(start))
+
+
+def distance(module, x):
+    return (x - module.at).square().sum(-1)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(60, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([1.0, -2.0])
+
+
+def test_finds_the_minimum_of_a_quadratic(x):
+    rows = torch.arange(60)
+    run = training.minimize(distance, Point(), x, rows, rows, **OPTIONS)
+    torch.testing.assert_close(run.module.at.detach(), x.mean(0), atol=1e-2, rtol=0)
+    np.testing.assert_allclose(run.best.mean(), run.watched_curve[run.best_epoch], rtol=1e-12)
+    assert len(run.watched_curve) == len(run.loss_curve) + 1
+
+
+def test_first_step_is_adams():
+    # Adam's first step is -lr * g / (|g| + eps): the sign of the gradient
+    module, x = Point((3.0, -1.0)), torch.zeros(4, 2)
+    rows = torch.arange(4)
+    loss = training.epoch(distance, module, training.adam(module, 0.0), x, rows, 4, lambda share: 0.25)
+    assert loss == 10
+    torch.testing.assert_close(module.at.detach(), torch.tensor([2.75, -0.75]))
+
+
+def test_loss_of_an_epoch_is_the_mean_over_rows_for_uneven_batches(x):
+    module = Point()
+    loss = training.epoch(distance, module, training.adam(module, 0.0), x, torch.arange(60), 13, lambda share: 0.0)
+    assert loss == pytest.approx(distance(module, x).mean().item(), rel=1e-6)
+
+
+def test_keeps_the_best_weights_of_the_watched_rows(x):
+    # the watched rows pull elsewhere: the best epoch is on the way, neither the first nor the last
+    both = torch.cat([x, torch.tensor([[0.5, -1.0]]).repeat(5, 1)])
+    run = training.minimize(distance, Point(), both, torch.arange(60), torch.arange(60, 65), **OPTIONS)
+    assert 0 < run.best_epoch < 200
+    torch.testing.assert_close(distance(run.module, both[60:]).double(), run.best)
+    assert run.best.mean() == min(run.watched_curve)
+
+
+def test_start_is_kept_where_training_only_harms(x):
+    both = torch.cat([x, torch.zeros(5, 2)])
+    run = training.minimize(distance, Point(), both, torch.arange(60), torch.arange(60, 65), **OPTIONS)
+    assert run.best_epoch == 0
+    assert run.module.at.tolist() == [0, 0]
+
+
+def test_patience_and_tolerance_end_training(x):
+    rows = torch.arange(60)
+    run = training.minimize(distance, Point(), x, rows, rows, **{**OPTIONS, "patience": 3, "tol": 1e-3})
+    assert 20 < len(run.loss_curve) < 100
+
+
+def test_divergence_ends_training_and_keeps_the_best(x):
+    def bad(module, x):
+        return distance(module, x) * torch.where(module.at[0] > 0.3, torch.nan, 1.0)
+
+    rows = torch.arange(60)
+    run = training.minimize(bad, Point(), x, rows, rows, **OPTIONS)
+    assert run.diverged
+    assert math.isfinite(float(run.best.mean()))
+    assert bool(run.module.at.isfinite().all())
+
+
+def test_race_takes_the_better_start_and_gives_the_first_the_benefit_of_the_doubt(x):
+    rows = torch.arange(60)
+    short = {**OPTIONS, "max_epochs": 2, "learning_rate": 1e-3}
+    far, near = Point((5.0, 5.0)), Point((1.0, -2.0))
+    place, run = training.race(distance, [far, near], x, rows, rows, seed=0, n_errors=2.0, **short)
+    assert (place, run.module) == (1, near)
+    here, alike = Point((1.0, -2.0)), Point((1.01, -2.0))
+    place, run = training.race(distance, [here, alike], x, rows, rows, seed=0, n_errors=2.0, **short)
+    assert (place, run.module, run.best_epoch) == (0, here, 0)
+    assert here.at.tolist() == [1, -2]
+
+
+def test_clear_gain_is_a_paired_test():
+    before = torch.linspace(0, 100, 50).double()
+    noise = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert training.clear_gain(before, before - 1 + 0.1 * noise, 2.0)
+    assert not training.clear_gain(before, before + 0.1 * noise, 2.0)
+    assert not training.clear_gain(before, before, 0.0)
+    assert not training.clear_gain(before[:1], before[:1] - 1, 2.0)
+
+
+def test_evaluation_repeats_its_noise(x):
+    def noisy(module, x):
+        return distance(module, x + torch.randn_like(x))
+
+    first, second = (training.evaluate(noisy, Point(), x, torch.arange(60)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_reproducible_gives_everything_back():
+    torch.set_default_dtype(torch.float64)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        with pytest.raises(KeyError), training.reproducible(3, torch.device("cpu"), 1):
+            assert torch.get_default_dtype() == torch.float32
+            assert torch.get_num_threads() == 1
+            first = torch.rand(3)
+            raise KeyError
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+    with training.reproducible(3, torch.device("cpu")):
+        assert torch.equal(torch.rand(3), first)
+
+
+def test_decay_is_for_matrices_only():
+    module = nn.Linear(3, 2)
+    groups = training.adam(module, 0.5).param_groups
+    assert [(len(g["params"]), g["params"][0].ndim, g["weight_decay"]) for g in groups] == [(1, 2, 0.5), (1, 1, 0.0)]
