@@ -44,7 +44,7 @@ class AutoEncoder(BaseAutoEncoder):
         ``1 - learning rate * alpha``).
 
     batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 32nd of the training rows, at least 32 and at most 512, so that a fit takes
+        Rows in a training step. "auto" is a 48th of the training rows, at least 32 and at most 512, so that a fit takes
         about the same number of steps whatever the number of rows.
 
     learning_rate_init : float, default=0.004

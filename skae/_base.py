@@ -14,7 +14,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils import check_array, check_random_state, gen_batches
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._networks import ACTIVATIONS, AutoEncoderModule, PrincipalAxes, principal_axes
@@ -56,7 +56,7 @@ class BaseAutoEncoder(
     _parameter_constraints: dict = {
         "n_components": [
             Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="neither"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
         ],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -343,7 +343,7 @@ class BaseAutoEncoder(
 
     def _network(self, module):
         """Fitted attributes of a trained network: from here on it computes in float64, if the device can."""
-        module.eval().requires_grad_(False)
+        module.eval()
         device = next(module.parameters()).device
         return {
             "module_": module.to(device if device.type != "mps" else "cpu", torch.float64),
@@ -371,8 +371,8 @@ class BaseAutoEncoder(
         return tuple(int(size) for size in sizes)
 
     def _batch_size(self, n_rows):
-        """A fit takes about the same number of steps whatever the number of rows: 32 an epoch."""
-        return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 32, 512))
+        """A fit takes about the same number of steps whatever the number of rows: 48 an epoch."""
+        return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 48, 512))
 
     def _n_held_out(self, n_rows):
         """Rows held out: a tenth, but at least 50 to tell a gain from noise, and at most a third; 0 if under two."""

@@ -31,7 +31,7 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
         ("salt_and_pepper"), or by the same column's value in another row of the batch ("swap", for tables: the noisy
         entry is as likely as any).
 
-    noise_level : float, default=0.2
+    noise_level : float, default=0.1
         Standard deviation of "gaussian" noise, as a share of `scale_`; otherwise a probability, at most 1.
 
     hidden_layer_sizes : int or array-like of int, default=(128, 64)
@@ -50,7 +50,7 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
         ``1 - learning rate * alpha``).
 
     batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 32nd of the training rows, at least 32 and at most 512, so that a fit takes
+        Rows in a training step. "auto" is a 48th of the training rows, at least 32 and at most 512, so that a fit takes
         about the same number of steps whatever the number of rows.
 
     learning_rate_init : float, default=0.004
@@ -158,7 +158,7 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
         n_components=2,
         *,
         noise="gaussian",
-        noise_level=0.2,
+        noise_level=0.1,
         hidden_layer_sizes=(128, 64),
         activation="silu",
         init="pca",

@@ -179,6 +179,8 @@ class VariationalModule(AutoEncoderModule):
     # The logarithm of the noise has to fall by several units while a weight moves by a few tenths: it is this many
     # times the parameter that the optimizer steps.
     NOISE_STEP = 10.0
+    # No posterior need be wider than e times the prior; for a row far from all others its exponential would overflow.
+    MOST_LOG_VAR = 1.0
 
     def __init__(
         self,
@@ -193,18 +195,18 @@ class VariationalModule(AutoEncoderModule):
         super().__init__(n_features, n_components, hidden_layer_sizes, activation, probabilities, n_heads=2)
         self.beta = beta
         start = torch.tensor(1.0 if noise_variance is None else noise_variance).log() / self.NOISE_STEP
-        learned = noise_variance is None and not probabilities
-        self.noise = nn.Parameter(start, requires_grad=learned)
+        self.learns_noise = noise_variance is None and not probabilities
+        self.noise = nn.Parameter(start, requires_grad=self.learns_noise)
 
     @property
     def log_noise(self) -> Tensor:
-        if not self.noise.requires_grad:
+        if not self.learns_noise:
             return self.NOISE_STEP * self.noise
         return torch.log((self.NOISE_STEP * self.noise).exp() + LEAST_NOISE)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_var = self.encoder(x).chunk(2, dim=-1)
-        return mean, log_var
+        return mean, log_var.clamp(max=self.MOST_LOG_VAR)
 
     def encode(self, x: Tensor) -> Tensor:
         return self.posterior(x)[0]
@@ -221,7 +223,7 @@ class VariationalModule(AutoEncoderModule):
         mean, axes, variances, total = pca
         n_components, n_features = axes.shape
         rest = max(total - float(variances.sum()), 0.0)
-        if self.noise.requires_grad:
+        if self.learns_noise:
             positive = variances[variances > 0]
             noise = rest / max(n_features - self.beta * min(n_components, n_features), 1)
             if n_components >= n_features and len(positive):

@@ -128,9 +128,17 @@ def evaluate(loss: Loss, module: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
 
 
 def clear_gain(before: Tensor, after: Tensor, n_errors: float) -> bool:
-    """Whether the mean of the paired ``before - after`` is above zero by ``n_errors`` of its standard errors."""
+    """Whether the paired losses ``after`` are better in the mean, and clearly so.
+
+    Clearly: the mean gain is above ``n_errors`` of its standard errors or, as a few extreme rows can swamp any mean, the
+    share of rows that gain is above one half by twice as many of its own.
+    """
     gain = before - after
-    return len(gain) >= LEAST_ROWS and bool(gain.mean() > n_errors * gain.std() / math.sqrt(len(gain)))
+    if len(gain) < LEAST_ROWS or not bool(gain.mean() > 0):
+        return False
+    by_mean = gain.mean() / gain.std() * math.sqrt(len(gain))
+    by_rows = ((gain > 0).double().mean() - 0.5) / 0.5 * math.sqrt(len(gain))
+    return bool((by_mean > n_errors) | (by_rows > 2 * n_errors))
 
 
 @dataclass

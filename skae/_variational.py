@@ -67,7 +67,7 @@ class VAE(BaseAutoEncoder):
         ``1 - learning rate * alpha``).
 
     batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 32nd of the training rows, at least 32 and at most 512, so that a fit takes
+        Rows in a training step. "auto" is a 48th of the training rows, at least 32 and at most 512, so that a fit takes
         about the same number of steps whatever the number of rows.
 
     learning_rate_init : float, default=0.004
@@ -260,7 +260,7 @@ class VAE(BaseAutoEncoder):
     def noise_variance_(self):
         if self.likelihood != "gaussian":
             raise AttributeError("Only the Gaussian likelihood has a noise variance.")
-        return float(self.module_.log_noise.exp()) * self.scale_**2
+        return float(self.module_.log_noise.detach().exp()) * self.scale_**2
 
     def score_samples(self, X, n_draws=100):
         r"""Importance-weighted bound on the log-likelihood of each row.

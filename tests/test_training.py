@@ -9,7 +9,7 @@ from torch import nn
 
 from skae import _training as training
 
-OPTIONS = dict(batch_size=8, learning_rate=0.05, weight_decay=0.0, max_epochs=200, patience=1000, tol=0.0)
+OPTIONS = dict(seed=0, batch_size=8, learning_rate=0.05, weight_decay=0.0, max_epochs=200, patience=1000, tol=0.0)
 
 
 class Point(nn.Module):
@@ -22,6 +22,13 @@ def distance(module, x):
     return (x - module.at).square().sum(-1)
 
 
+def descend(loss, module, x, rows, watched, **options):
+    """The run after its last epoch, the module at its best weights."""
+    *_, run = training.minimize(loss, module, x, rows, watched, **{**OPTIONS, **options})
+    module.load_state_dict(run.weights)
+    return run
+
+
 @pytest.fixture
 def x():
     return torch.randn(60, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([1.0, -2.0])
@@ -29,7 +36,7 @@ def x():
 
 def test_finds_the_minimum_of_a_quadratic(x):
     rows = torch.arange(60)
-    run = training.minimize(distance, Point(), x, rows, rows, **OPTIONS)
+    run = descend(distance, Point(), x, rows, rows)
     torch.testing.assert_close(run.module.at.detach(), x.mean(0), atol=1e-2, rtol=0)
     np.testing.assert_allclose(run.best.mean(), run.watched_curve[run.best_epoch], rtol=1e-12)
     assert len(run.watched_curve) == len(run.loss_curve) + 1
@@ -53,22 +60,22 @@ def test_loss_of_an_epoch_is_the_mean_over_rows_for_uneven_batches(x):
 def test_keeps_the_best_weights_of_the_watched_rows(x):
     # the watched rows pull elsewhere: the best epoch is on the way, neither the first nor the last
     both = torch.cat([x, torch.tensor([[0.5, -1.0]]).repeat(5, 1)])
-    run = training.minimize(distance, Point(), both, torch.arange(60), torch.arange(60, 65), **OPTIONS)
+    run = descend(distance, Point(), both, torch.arange(60), torch.arange(60, 65))
     assert 0 < run.best_epoch < 200
-    torch.testing.assert_close(distance(run.module, both[60:]).double(), run.best)
+    torch.testing.assert_close(distance(run.module, both[60:]).detach().double(), run.best)
     assert run.best.mean() == min(run.watched_curve)
 
 
 def test_start_is_kept_where_training_only_harms(x):
     both = torch.cat([x, torch.zeros(5, 2)])
-    run = training.minimize(distance, Point(), both, torch.arange(60), torch.arange(60, 65), **OPTIONS)
+    run = descend(distance, Point(), both, torch.arange(60), torch.arange(60, 65))
     assert run.best_epoch == 0
     assert run.module.at.tolist() == [0, 0]
 
 
 def test_patience_and_tolerance_end_training(x):
     rows = torch.arange(60)
-    run = training.minimize(distance, Point(), x, rows, rows, **{**OPTIONS, "patience": 3, "tol": 1e-3})
+    run = descend(distance, Point(), x, rows, rows, patience=3, tol=1e-3)
     assert 20 < len(run.loss_curve) < 100
 
 
@@ -77,22 +84,31 @@ def test_divergence_ends_training_and_keeps_the_best(x):
         return distance(module, x) * torch.where(module.at[0] > 0.3, torch.nan, 1.0)
 
     rows = torch.arange(60)
-    run = training.minimize(bad, Point(), x, rows, rows, **OPTIONS)
+    run = descend(bad, Point(), x, rows, rows)
     assert run.diverged
     assert math.isfinite(float(run.best.mean()))
     assert bool(run.module.at.isfinite().all())
 
 
-def test_race_takes_the_better_start_and_gives_the_first_the_benefit_of_the_doubt(x):
-    rows = torch.arange(60)
-    short = {**OPTIONS, "max_epochs": 2, "learning_rate": 1e-3}
-    far, near = Point((5.0, 5.0)), Point((1.0, -2.0))
-    place, run = training.race(distance, [far, near], x, rows, rows, seed=0, n_errors=2.0, **short)
+def test_race_takes_the_better_start_and_drops_the_hopeless(x):
+    rows, calls = torch.arange(60), []
+    far, near = Point((50.0, 5.0)), Point((0.8, -1.8))
+    options = {**OPTIONS, "max_epochs": 10, "learning_rate": 1e-3}
+    place, run = training.race(distance, [far, near], x, rows, rows, after_epoch=calls.append, **options)
     assert (place, run.module) == (1, near)
-    here, alike = Point((1.0, -2.0)), Point((1.01, -2.0))
-    place, run = training.race(distance, [here, alike], x, rows, rows, seed=0, n_errors=2.0, **short)
-    assert (place, run.module, run.best_epoch) == (0, here, 0)
-    assert here.at.tolist() == [1, -2]
+    assert calls.count(near) == 10
+    assert calls.count(far) == 2
+    torch.testing.assert_close(distance(near, x).detach().double(), run.best)
+
+
+def test_a_run_is_the_same_alone_and_in_a_race(x):
+    rows = torch.arange(60)
+    alone, raced, rival = Point(), Point(), Point((1.0, 1.0))
+    expected = descend(distance, alone, x, rows, rows, max_epochs=9)
+    place, run = training.race(distance, [rival, raced], x, rows, rows, **{**OPTIONS, "max_epochs": 9})
+    if place == 1:
+        assert run.watched_curve == expected.watched_curve
+    assert torch.equal(alone.at, raced.at) or place == 0
 
 
 def test_clear_gain_is_a_paired_test():
@@ -101,7 +117,7 @@ def test_clear_gain_is_a_paired_test():
     assert training.clear_gain(before, before - 1 + 0.1 * noise, 2.0)
     assert not training.clear_gain(before, before + 0.1 * noise, 2.0)
     assert not training.clear_gain(before, before, 0.0)
-    assert not training.clear_gain(before[:1], before[:1] - 1, 2.0)
+    assert not training.clear_gain(before[:9], before[:9] - 1, 2.0)  # too few rows
 
 
 def test_evaluation_repeats_its_noise(x):

@@ -1,0 +1,237 @@
+"""What each member adds: losses, noise, likelihoods, samples, the linear floor on held-out rows."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.metrics import r2_score
+from sklearn.model_selection import train_test_split
+
+from skae import VAE, AutoEncoder, BaseAutoEncoder, DenoisingAutoEncoder
+from skae._losses import squared_error
+
+MEMBERS = [AutoEncoder, DenoisingAutoEncoder, VAE]
+
+
+def pca_r2(train, test, n_components):
+    pca = PCA(n_components, svd_solver="full").fit(train)
+    return r2_score(test, pca.inverse_transform(pca.transform(test)), multioutput="variance_weighted")
+
+
+# The linear floor.
+
+
+@pytest.mark.parametrize("member", [AutoEncoder, DenoisingAutoEncoder])
+def test_reconstruction_of_held_out_rows_is_better_than_pca(member, digits):
+    train, test = train_test_split(digits, random_state=0)
+    model = member(10, max_iter=20, random_state=0).fit(train)
+    assert 1 - model.score(test) < 0.75 * (1 - pca_r2(train, test, 10))
+    X_hat = model.inverse_transform(model.transform(test))
+    assert model.score(test) == pytest.approx(r2_score(test, X_hat, multioutput="variance_weighted"), abs=1e-12)
+    np.testing.assert_allclose(model.score_samples(test), -np.square(test - X_hat).sum(axis=1), rtol=1e-9)
+
+
+def test_likelihood_of_held_out_rows_is_better_than_probabilistic_pca(digits):
+    train, test = train_test_split(digits, random_state=0)
+    assert VAE(10, max_iter=20, random_state=0).fit(train).score(test) > PCA(10).fit(train).score(test) + 5
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_pca_is_kept_where_there_is_nothing_else_to_find(member):
+    X = np.random.RandomState(0).standard_normal((60, 8)) * np.geomspace(3, 0.3, 8)
+    model = member(2, max_iter=20, random_state=0).fit(X)
+    assert model.best_iter_ == 0
+    if member is VAE:
+        assert model.score(X) == pytest.approx(PCA(2).fit(X).score(X), abs=1e-3)
+    else:
+        assert model.score(X) == pytest.approx(pca_r2(X, X, 2), abs=1e-6)
+
+
+def test_codes_of_the_start_are_in_the_units_of_x(table):
+    X = 1000 * table + 5
+    model = AutoEncoder(2, learning_rate_init=1e-12, max_iter=1, random_state=0).fit(X)
+    codes = PCA(2).fit_transform(X)
+    np.testing.assert_allclose(np.abs(model.transform(X)), np.abs(codes), rtol=1e-3, atol=1)
+
+
+def test_weights_kept_are_the_best_on_held_out_rows(digits):
+    model = AutoEncoder(2, max_iter=10, random_state=0).fit(digits)
+    assert model.best_loss_ == min(model.validation_curve_)
+    assert model.validation_curve_[model.best_iter_] == model.best_loss_
+    assert len(model.validation_curve_) == model.n_iter_ + 1 == len(model.loss_curve_) + 1
+    assert AutoEncoder(2, max_iter=2, early_stopping=False).fit(digits).validation_curve_ is None
+
+
+def test_overcomplete_code_keeps_everything_from_the_start(table):
+    model = AutoEncoder(9, max_iter=5, random_state=0).fit(table)
+    assert model.score(table) > 1 - 1e-9
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_real_data_floor(member, real_data):
+    X = real_data("pendigits")[:2000]
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    train, test = X[:1500], X[1500:]
+    model = member(4, max_iter=20, random_state=0).fit(train)
+    reference = PCA(4).fit(train).score(test) if member is VAE else pca_r2(train, test, 4)
+    assert model.score(test) > reference
+
+
+# AutoEncoder: cross-entropy.
+
+
+def test_cross_entropy_keeps_the_floor_and_gives_probabilities(digits):
+    train, test = train_test_split(digits, random_state=0)
+    model = AutoEncoder(4, loss="binary_cross_entropy", max_iter=20, random_state=0).fit(train)
+    X_hat = model.inverse_transform(model.transform(test))
+    assert X_hat.min() >= 0
+    assert X_hat.max() <= 1
+    assert model.score(test) > pca_r2(train, test, 4)
+    start = AutoEncoder(4, loss="binary_cross_entropy", learning_rate_init=1e-12, max_iter=1, early_stopping=False).fit(
+        train
+    )
+    assert start.score(test) >= pca_r2(train, test, 4) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(AutoEncoder(loss="binary_cross_entropy"), "loss"), (VAE(likelihood="bernoulli"), "likelihood")],
+)
+def test_probabilities_need_values_in_the_unit_interval(model, name, table, digits):
+    with pytest.raises(ValueError, match=rf"X must be in \[0, 1\] for {name}=.*got values from -3.5.* to 4"):
+        model.fit(table)
+    model.set_params(max_iter=1).fit(digits)
+    with pytest.raises(ValueError, match=r"X must be in \[0, 1\]"):
+        model.transform(2 * digits)
+
+
+# DenoisingAutoEncoder: noise.
+
+
+def corrupted(noise, level, x):
+    torch.manual_seed(0)
+    return DenoisingAutoEncoder(noise=noise, noise_level=level)._corrupt(x)
+
+
+@pytest.fixture
+def batch():
+    return torch.randn(4000, 5, generator=torch.Generator().manual_seed(1)) * torch.arange(1, 6)
+
+
+def test_gaussian_noise(batch):
+    noise = corrupted("gaussian", 0.3, batch) - batch
+    np.testing.assert_allclose(noise.std(0), 0.3, rtol=0.05)
+    np.testing.assert_allclose(noise.mean(0), 0, atol=0.02)
+
+
+@pytest.mark.parametrize("noise", ["masking", "salt_and_pepper", "swap"])
+def test_entries_are_replaced_with_the_given_probability(batch, noise):
+    noisy = corrupted(noise, 0.3, batch)
+    changed = noisy != batch
+    np.testing.assert_allclose(changed.float().mean(0), 0.3, atol=0.03)
+    if noise == "masking":
+        assert (noisy[changed] == 0).all()
+    elif noise == "salt_and_pepper":
+        low, high = (noisy == batch.amin(0)) & changed, (noisy == batch.amax(0)) & changed
+        assert (low | high)[changed].all()
+        assert float(low.sum() / changed.sum()) == pytest.approx(0.5, abs=0.03)
+    else:
+        for column in range(5):  # values of the same column, from other rows
+            assert set(noisy[:, column].tolist()) <= set(batch[:, column].tolist())
+        assert not changed.any(dim=1).all()
+    assert torch.equal(corrupted(noise, 0.0, batch), batch)
+
+
+def test_swap_with_certainty_takes_another_row(batch):
+    assert (corrupted("swap", 1.0, batch[:2]) == batch[:2].flip(0)).all()
+    assert torch.equal(corrupted("swap", 1.0, batch[:1]), batch[:1])
+
+
+def test_noise_is_fresh_for_every_batch(batch):
+    model = DenoisingAutoEncoder()
+    assert not torch.equal(model._corrupt(batch), model._corrupt(batch))
+
+
+def test_without_noise_the_loss_is_that_of_autoencoder(batch):
+    module = torch.nn.Module()
+    module.encode = module.decode = lambda x: 0.5 * x
+    plain, denoising = AutoEncoder()._loss(module, batch), DenoisingAutoEncoder(noise_level=0)._loss(module, batch)
+    assert torch.equal(plain, denoising)
+    torch.testing.assert_close(plain, squared_error(batch, 0.25 * batch))
+
+
+def test_noise_level_of_a_probability(table):
+    with pytest.raises(ValueError, match="noise_level must be at most 1 for noise='swap'"):
+        DenoisingAutoEncoder(noise="swap", noise_level=1.5).fit(table)
+    DenoisingAutoEncoder(noise_level=1.5, max_iter=1).fit(table)
+
+
+def test_denoises_better_than_pca(digits):
+    train, test = train_test_split(digits, random_state=0)
+    model = DenoisingAutoEncoder(16, noise="masking", noise_level=0.3, max_iter=30, random_state=0).fit(train)
+    rng = np.random.RandomState(0)
+    noisy = np.where(rng.random_sample(test.shape) < 0.3, train.mean(axis=0), test)
+    pca = PCA(16).fit(train)
+    by_pca = np.square(test - pca.inverse_transform(pca.transform(noisy))).mean()
+    assert np.square(test - model.inverse_transform(model.transform(noisy))).mean() < 0.7 * by_pca
+
+
+# VAE.
+
+
+def test_score_is_in_the_units_of_x(table):
+    narrow, wide = (VAE(2, max_iter=5, random_state=0).fit(scale * table) for scale in (1.0, 10.0))
+    difference = narrow.score(table) - wide.score(10 * table)
+    assert difference == pytest.approx(6 * np.log(10), abs=0.05)
+    assert wide.noise_variance_ == pytest.approx(100 * narrow.noise_variance_, rel=0.05)
+
+
+def test_samples_resemble_the_data(table):
+    model = VAE(2, random_state=0, max_iter=100).fit(table)
+    drawn = model.sample(20_000, random_state=0)
+    np.testing.assert_allclose(drawn.mean(axis=0), table.mean(axis=0), atol=0.25)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(table.T), atol=0.6)
+    np.testing.assert_array_equal(model.sample(3, random_state=1), model.sample(3, random_state=1))
+
+
+def test_bernoulli_samples_are_bits(digits):
+    model = VAE(4, likelihood="bernoulli", max_iter=5, random_state=0).fit(digits)
+    assert set(np.unique(model.sample(50, random_state=0))) == {0, 1}
+    assert model.score_samples(digits[:10]).max() < 0
+    assert not hasattr(model, "noise_variance_")
+
+
+@pytest.mark.parametrize("bad", [0, 1.5, "3"])
+def test_counts_of_draws_are_checked(table, bad):
+    model = VAE(max_iter=1, random_state=0).fit(table)
+    with pytest.raises(ValueError, match="n_samples must be an integer of at least 1"):
+        model.sample(bad)
+    with pytest.raises(ValueError, match="n_draws must be an integer of at least 1"):
+        model.score_samples(table, n_draws=bad)
+
+
+def test_large_beta_makes_the_posterior_the_prior(table):
+    model = VAE(2, beta=1000, max_iter=30, random_state=0).fit(table)
+    assert np.abs(model.transform(table)).max() < 0.03
+    assert model.elbo(table)[2].max() < 0.01
+
+
+def test_transform_is_the_posterior_mean(table):
+    model = VAE(2, max_iter=3, random_state=0).fit(table)
+    mean, _ = model.module_.posterior(torch.tensor((table - model.mean_) / model.scale_))
+    np.testing.assert_allclose(model.transform(table), mean.detach(), atol=1e-12)
+
+
+# A user's own member.
+
+
+class Cosh(BaseAutoEncoder):
+    def _loss(self, module, x):
+        return torch.log(torch.cosh(x - module.decode(module.encode(x)))).sum(-1)
+
+
+def test_a_member_of_ones_own_needs_a_loss_only(table):
+    model = Cosh(3, max_iter=10, random_state=0).fit(table)
+    assert model.score(table) > pca_r2(table, table, 3) - 0.05
+    with pytest.raises(TypeError, match="abstract"):
+        BaseAutoEncoder()
