@@ -2,8 +2,8 @@
 Denoising digits
 ================
 
-A denoising autoencoder learns to give back the clean row from a noisy one. Here a third of the pixels of held-out digits
-is lost; PCA projects what is left onto its axes, the autoencoder has learnt what digits look like.
+A denoising autoencoder learns to give back the clean row from a noisy one. Here a third of the pixels of held-out
+digits is lost; PCA projects what is left onto its axes, the autoencoder has learnt what digits look like.
 """
 
 # %%

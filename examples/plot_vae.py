@@ -2,12 +2,12 @@
 Sampling from a VAE, and its log-likelihood
 ===========================================
 
-A variational autoencoder is a density: it draws new rows and says how likely a row is. Held-out digits should be likely,
-their left-right mirror images less so, noise not at all.
+A variational autoencoder is a density: it draws new rows and says how likely a row is. Held-out digits should be
+likely, their left-right mirror images less so, noise not at all.
 """
 
 # %%
-# Probabilistic PCA is the linear VAE; `score` of both is a mean log-likelihood of a row in nats, so they can be compared.
+# Probabilistic PCA is the linear VAE: `score` of both is the mean log-likelihood of a row in nats.
 
 import os
 
@@ -47,7 +47,9 @@ codes = np.random.RandomState(0).standard_normal((48, vae.n_components_))
 drawn = vae.inverse_transform(codes).reshape(4, 12, 8, 8)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4), layout="constrained")
-left.imshow(np.vstack([np.hstack(row) for row in drawn]), cmap="gray_r", vmin=0, vmax=1)
+left.imshow(
+    np.vstack([np.hstack(np.pad(row, ((0, 0), (1, 1), (1, 1)))) for row in drawn]), cmap="gray_r", vmin=0, vmax=1
+)
 left.set(title="drawn from the VAE", xticks=[], yticks=[])
 floor = np.quantile(np.concatenate(list(scores.values())), 0.02)
 for (name, values), style in zip(scores.items(), ("-", "--", ":"), strict=True):

@@ -208,8 +208,8 @@ class AutoEncoder(BaseAutoEncoder):
     def _check_values(self, X):
         if self.loss == "binary_cross_entropy" and (X.min() < 0 or X.max() > 1):
             raise ValueError(
-                f"X must be in [0, 1] for loss='binary_cross_entropy', got values from {X.min():g} to {X.max():g}. Scale "
-                "it, for example with MinMaxScaler(clip=True), or use loss='squared_error'."
+                f"X must be in [0, 1] for loss='binary_cross_entropy', got values from {X.min():g} to {X.max():g}. "
+                "Scale it, for example with MinMaxScaler(clip=True), or use loss='squared_error'."
             )
 
     def _centre_and_unit(self, X):

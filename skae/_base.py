@@ -17,7 +17,7 @@ from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._networks import ACTIVATIONS, AutoEncoderModule, PrincipalAxes, principal_axes
+from ._networks import ACTIVATIONS, AutoEncoderModule, principal_axes
 from ._training import adam, clear_gain, epoch, evaluate, race, reproducible, threads_for
 
 __all__ = ["BaseAutoEncoder"]
@@ -175,6 +175,7 @@ class BaseAutoEncoder(
                     f"The loss of {type(self).__name__} was not finite in epoch {len(run.loss_curve)}; the weights of "
                     f"epoch {run.best_epoch} are kept. Lower learning_rate_init or standardize X.",
                     ConvergenceWarning,
+                    stacklevel=3,
                 )
             fitted |= self._network(run.module) | {
                 "n_iter_": len(run.loss_curve),
@@ -208,7 +209,7 @@ class BaseAutoEncoder(
         batch_size = self._batch_size(len(rows))
         floor = copy.deepcopy(starts[0])
         with reproducible(seed, x.device, threads_for(floor, batch_size)):
-            place, run = race(
+            run = race(
                 self._loss,
                 starts,
                 x,
@@ -577,4 +578,4 @@ class BaseAutoEncoder(
 
 def _float32(pca):
     """Principal axes as a module takes them; on whatever device they are copied to."""
-    return PrincipalAxes(*(tensor.float() for tensor in pca[:3]), pca.total)
+    return pca._replace(mean=pca.mean.float(), axes=pca.axes.float(), variances=pca.variances.float())

@@ -4,6 +4,7 @@ The linear maps carry the linear floor: started at the principal axes, with the 
 module *is* PCA (or probabilistic PCA) and training can only go on from there.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,15 +42,17 @@ ROWS_AT_ONCE = 2048
 
 
 class PrincipalAxes(NamedTuple):
-    """Centre (n_features,), orthonormal axes (n_axes, n_features), variances along them (n_axes,), their sum over all.
+    """Centre (n_features,), orthonormal axes (n_axes, n_features), variances along them (n_axes,).
 
-    As in scikit-learn's PCA, variances are divided by the number of rows less one.
+    total is the sum of the variances of all axes, n_all the number of rows or of features, whichever is less. As in
+    scikit-learn's PCA, variances are divided by the number of rows less one.
     """
 
     mean: Tensor
     axes: Tensor
     variances: Tensor
     total: float
+    n_all: int
 
     def first(self, n_components: int) -> "PrincipalAxes":
         """The leading axes; beyond the rank of the data, zeros."""
@@ -57,7 +60,7 @@ class PrincipalAxes(NamedTuple):
         variances = self.mean.new_zeros(n_components)
         n_axes = min(n_components, len(self.variances))
         axes[:n_axes], variances[:n_axes] = self.axes[:n_axes], self.variances[:n_axes]
-        return PrincipalAxes(self.mean, axes, variances, self.total)
+        return self._replace(axes=axes, variances=variances)
 
 
 @torch.no_grad()
@@ -87,13 +90,13 @@ def principal_axes(x: Tensor, n_axes: int, rows: Tensor | None = None) -> Princi
         axes = vectors.T.flip(0) @ deviations / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
     kept = squares > 1e-12 * squares[0].clamp_min(torch.finfo(torch.float64).tiny)
     divisor = max(n_rows - 1, 1)
-    return PrincipalAxes(mean, axes[kept], squares[kept] / divisor, total / divisor)
+    return PrincipalAxes(mean, axes[kept], squares[kept] / divisor, total / divisor, min(n_rows, n_features))
 
 
 def perceptron(sizes: tuple[int, ...], activation: str) -> nn.Sequential:
     """Linear layers with an activation between each two."""
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
@@ -113,7 +116,7 @@ class LinearPlusPerceptron(nn.Module):
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Make this the map ``x -> weight x + bias``: output layer of the perceptron at zero, its hidden ones random."""
+        """Make this ``x -> weight x + bias``: the perceptron's output layer at zero, its hidden ones as they are."""
         self.linear.weight.copy_(weight)
         self.linear.bias.copy_(bias)
         if self.perceptron is not None:
@@ -160,7 +163,7 @@ class AutoEncoderModule(nn.Module):
 
     def start_at_pca(self, pca: PrincipalAxes) -> None:
         """Start where encoding and decoding are PCA, with codes of unit variance."""
-        mean, axes, variances, _ = pca
+        mean, axes, variances = pca[:3]
         deviations = variances.sqrt()
         inverse = torch.where(variances > 0, 1 / deviations, 0)
         self.code_scale.copy_(torch.where(variances > 0, deviations, 1))
@@ -217,21 +220,22 @@ class VariationalModule(AutoEncoderModule):
 
         With noise v and s = beta v, the best linear decoder has columns :math:`\sqrt{\lambda_i - s}\, u_i` and the
         posterior is :math:`N(\sqrt{\lambda_i - s} / \lambda_i \, u_i^T (x - mean), s / \lambda_i)`, for every component
-        with :math:`\lambda_i > s`; the others are the prior. Learned noise starts at its maximum-likelihood value,
-        rest / (n_features - beta n_components), which for beta = 1 is the mean of the discarded variances.
+        with :math:`\lambda_i > s`; the others are the prior. Learned noise starts at its best value, the sum of the
+        discarded variances over their number (n_all - beta n_components). Where rows are fewer than features that is,
+        as in PCA, the number of variances that the rows could show: the likelihood of held-out rows wants no less.
         """
-        mean, axes, variances, total = pca
-        n_components, n_features = axes.shape
+        mean, axes, variances, total, n_all = pca
+        n_components = len(axes)
         rest = max(total - float(variances.sum()), 0.0)
         if self.learns_noise:
             positive = variances[variances > 0]
-            noise = rest / max(n_features - self.beta * min(n_components, n_features), 1)
-            if n_components >= n_features and len(positive):
+            noise = rest / max(n_all - self.beta * min(n_components, n_all), 1)
+            if n_components >= n_all and len(positive):
                 noise = 0.5 * float(positive.min())  # no variance is discarded: the model is exact for any less noise
             self.noise.copy_(torch.tensor(max(noise, 2 * LEAST_NOISE) - LEAST_NOISE).log() / self.NOISE_STEP)
         s = self.beta * float(self.log_noise.exp())
         if self.probabilities:
-            s = max(rest / max(n_features - n_components, 1), LEAST_NOISE)
+            s = max(rest / max(n_all - n_components, 1), LEAST_NOISE)
         active = variances > s
         decode = torch.where(active, (variances - s).clamp_min(0).sqrt(), 0)
         encode = torch.where(active, decode / variances, 0)[:, None] * axes

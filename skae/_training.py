@@ -130,8 +130,8 @@ def evaluate(loss: Loss, module: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
 def clear_gain(before: Tensor, after: Tensor, n_errors: float) -> bool:
     """Whether the paired losses ``after`` are better in the mean, and clearly so.
 
-    Clearly: the mean gain is above ``n_errors`` of its standard errors or, as a few extreme rows can swamp any mean, the
-    share of rows that gain is above one half by twice as many of its own.
+    Clearly: the mean gain is above ``n_errors`` of its standard errors or, as a few extreme rows can swamp any mean,
+    the share of rows that gain is above one half by twice as many of its own.
     """
     gain = before - after
     if len(gain) < LEAST_ROWS or not bool(gain.mean() > 0):
@@ -228,11 +228,11 @@ def race(
     max_epochs: int,
     after_epoch: Callable[[nn.Module], None] = lambda module: None,
     **options,
-) -> tuple[int, Run]:
-    """Minimize from each start, epoch by epoch; place and run of the best, whose module has its best weights.
+) -> Run:
+    """Minimize from each start, epoch by epoch; the best run, its module at its best weights.
 
-    After every fifth of the epochs, a run whose best losses are clearly behind the leader's is dropped: few are where
-    rows are few and epochs cheap.
+    After two, three and four fifths of the epochs, a run whose best losses are clearly behind the leader's is dropped.
+    After one, some of the later winners still were behind.
     """
     descents = [minimize(loss, module, x, rows, watched, max_epochs=max_epochs, **options) for module in modules]
     runs = [next(descent) for descent in descents]
@@ -241,11 +241,11 @@ def race(
     for done in range(1, max_epochs + 1):
         racing = [place for place in racing if next(descents[place], None) and not after_epoch(modules[place])]
         leader = min(runs, key=_mean_of_best)
-        if done % heat == 0:
+        if done % heat == 0 and done > heat:
             racing = [place for place in racing if not clear_gain(runs[place].best, leader.best, 2.0)]
-    place = min(range(len(runs)), key=lambda place: _mean_of_best(runs[place]))
-    runs[place].module.load_state_dict(runs[place].weights)
-    return place, runs[place]
+    best = min(runs, key=_mean_of_best)
+    best.module.load_state_dict(best.weights)
+    return best
 
 
 def _mean_of_best(run: Run) -> float:

@@ -244,8 +244,8 @@ class VAE(BaseAutoEncoder):
     def _check_values(self, X):
         if self.likelihood == "bernoulli" and (X.min() < 0 or X.max() > 1):
             raise ValueError(
-                f"X must be in [0, 1] for likelihood='bernoulli', got values from {X.min():g} to {X.max():g}. Scale it, "
-                "for example with MinMaxScaler(clip=True), or use likelihood='gaussian'."
+                f"X must be in [0, 1] for likelihood='bernoulli', got values from {X.min():g} to {X.max():g}. "
+                "Scale it, for example with MinMaxScaler(clip=True), or use likelihood='gaussian'."
             )
 
     def _centre_and_unit(self, X):

@@ -16,7 +16,11 @@ def x():
 
 
 def arrays(axes):
-    return networks.PrincipalAxes(*(t.numpy() for t in axes[:3]), axes.total)
+    return networks.PrincipalAxes(*(t.numpy() for t in axes[:3]), axes.total, axes.n_all)
+
+
+def float32(axes):
+    return axes._replace(mean=axes.mean.float(), axes=axes.axes.float(), variances=axes.variances.float())
 
 
 @pytest.mark.parametrize("shape", [(60, 5), (5, 60), (40, 40)])
@@ -57,7 +61,7 @@ def test_start_is_pca(x, hidden, probabilities):
         x = torch.sigmoid(x)
     module = networks.AutoEncoderModule(5, 2, hidden, "silu", probabilities)
     axes = networks.principal_axes(x, 2)
-    module.start_at_pca(networks.PrincipalAxes(*(t.float() for t in axes.first(2)[:3]), axes.total))
+    module.start_at_pca(float32(axes.first(2)))
     pca = PCA(2).fit(x.numpy())
     expected = pca.inverse_transform(pca.transform(x.numpy()))
     if probabilities:
@@ -76,7 +80,7 @@ def test_gradient_reaches_every_parameter(x, activation, start_at_pca, variation
     module = kind(5, 2, (7, 4), activation)
     if start_at_pca:
         axes = networks.principal_axes(x, 2)
-        module.start_at_pca(networks.PrincipalAxes(*(t.float() for t in axes.first(2)[:3]), axes.total))
+        module.start_at_pca(float32(axes.first(2)))
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     for _ in range(2):  # hidden layers get theirs once the output layers have left zero
         optimizer.zero_grad()
