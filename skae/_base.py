@@ -83,8 +83,8 @@ class BaseAutoEncoder(
         init="pca",
         alpha=0.1,
         batch_size="auto",
-        learning_rate_init=0.004,
-        max_iter=60,
+        learning_rate_init=0.005,
+        max_iter=55,
         early_stopping=True,
         validation_fraction="auto",
         n_iter_no_change=20,
@@ -170,6 +170,11 @@ class BaseAutoEncoder(
             fitted, x, starts = self._start(X, seed, going_on)
             fitted["n_samples_"] = len(X)
             run = self._race(X, X if y is None else y, fitted, x, starts, seed, going_on)
+            if not math.isfinite(float(run.best.mean())):
+                raise ValueError(
+                    f"The loss of {type(self).__name__} is not finite at the start. Standardize X, for example with "
+                    "StandardScaler, and check the parameters of the loss."
+                )
             if run.diverged:
                 warnings.warn(
                     f"The loss of {type(self).__name__} was not finite in epoch {len(run.loss_curve)}; the weights of "
@@ -197,19 +202,10 @@ class BaseAutoEncoder(
         rows, watched = order[n_held_out:], order[:n_held_out] if n_held_out else order
         context = self._init_callback_context(max_subtasks=len(starts) * self.max_iter)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-
-        def after_epoch(module):
-            context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self).call_on_fit_task_end(
-                estimator=self,
-                X=X,
-                y=y,
-                reconstruction_attributes=lambda: fitted | self._network(copy.deepcopy(module)),
-            )
-
         batch_size = self._batch_size(len(rows))
         floor = copy.deepcopy(starts[0])
         with reproducible(seed, x.device, threads_for(floor, batch_size)):
-            run = race(
+            run, first = race(
                 self._loss,
                 starts,
                 x,
@@ -222,14 +218,24 @@ class BaseAutoEncoder(
                 max_epochs=self.max_iter,
                 patience=self.n_iter_no_change,
                 tol=self.tol,
-                after_epoch=after_epoch,
+                after_epoch=lambda module: self._tell_callbacks(context, X, y, fitted, module),
             )
             if self.init == "pca" and n_held_out and not going_on and not self._beats_pca(run, x, rows, watched):
-                run.module, run.best_epoch, run.best = floor, 0, evaluate(self._loss, floor, x, watched)
+                run, first.module, first.best_epoch, first.best = first, floor, 0, first.first
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted | self._network(run.module)
         )
         return run
+
+    def _tell_callbacks(self, context, X, y, fitted, module):
+        """One task for an epoch; what a callback wants to score is made only if it asks."""
+        task = context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self)
+        task.call_on_fit_task_end(
+            estimator=self,
+            X=X,
+            y=y,
+            reconstruction_attributes=lambda: fitted | self._network(copy.deepcopy(module)),
+        )
 
     def _beats_pca(self, run, x, rows, watched):
         """Whether the held-out rows are clearly better off than with PCA of the training rows.
@@ -372,8 +378,8 @@ class BaseAutoEncoder(
         return tuple(int(size) for size in sizes)
 
     def _batch_size(self, n_rows):
-        """A fit takes about the same number of steps whatever the number of rows: 48 an epoch."""
-        return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 48, 512))
+        """A fit takes about the same number of steps whatever the number of rows: 40 an epoch."""
+        return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 40, 512))
 
     def _n_held_out(self, n_rows):
         """Rows held out: a tenth, but at least 50 to tell a gain from noise, and at most a third; 0 if under two."""

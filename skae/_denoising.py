@@ -50,13 +50,13 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
         ``1 - learning rate * alpha``).
 
     batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 48th of the training rows, at least 32 and at most 512, so that a fit takes
+        Rows in a training step. "auto" is a 40th of the training rows, at least 32 and at most 512, so that a fit takes
         about the same number of steps whatever the number of rows.
 
-    learning_rate_init : float, default=0.004
+    learning_rate_init : float, default=0.005
         Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
 
-    max_iter : int, default=60
+    max_iter : int, default=55
         Epochs at most: passes over the training rows, from each start.
 
     early_stopping : bool, default=True
@@ -164,8 +164,8 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
         init="pca",
         alpha=0.1,
         batch_size="auto",
-        learning_rate_init=0.004,
-        max_iter=60,
+        learning_rate_init=0.005,
+        max_iter=55,
         early_stopping=True,
         validation_fraction="auto",
         n_iter_no_change=20,

@@ -228,8 +228,8 @@ def race(
     max_epochs: int,
     after_epoch: Callable[[nn.Module], None] = lambda module: None,
     **options,
-) -> Run:
-    """Minimize from each start, epoch by epoch; the best run, its module at its best weights.
+) -> tuple[Run, Run]:
+    """Minimize from each start, epoch by epoch; the best run, its module at its best weights, and the first run.
 
     After two, three and four fifths of the epochs, a run whose best losses are clearly behind the leader's is dropped.
     After one, some of the later winners still were behind.
@@ -245,7 +245,7 @@ def race(
             racing = [place for place in racing if not clear_gain(runs[place].best, leader.best, 2.0)]
     best = min(runs, key=_mean_of_best)
     best.module.load_state_dict(best.weights)
-    return best
+    return best, runs[0]
 
 
 def _mean_of_best(run: Run) -> float:

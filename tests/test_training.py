@@ -94,7 +94,7 @@ def test_race_takes_the_better_start_and_drops_the_hopeless(x):
     rows, calls = torch.arange(60), []
     far, near = Point((50.0, 5.0)), Point((0.8, -1.8))
     options = {**OPTIONS, "max_epochs": 10, "learning_rate": 1e-3}
-    run = training.race(distance, [far, near], x, rows, rows, after_epoch=calls.append, **options)
+    run, _ = training.race(distance, [far, near], x, rows, rows, after_epoch=calls.append, **options)
     assert run.module is near
     assert calls.count(near) == 10
     assert calls.count(far) == 4  # two fifths
@@ -105,7 +105,7 @@ def test_a_run_is_the_same_alone_and_in_a_race(x):
     rows = torch.arange(60)
     alone, raced, rival = Point((0.9, -1.7)), Point((0.9, -1.7)), Point((9.0, 9.0))
     expected = descend(distance, alone, x, rows, rows, max_epochs=9)
-    run = training.race(distance, [rival, raced], x, rows, rows, **{**OPTIONS, "max_epochs": 9})
+    run, _ = training.race(distance, [rival, raced], x, rows, rows, **{**OPTIONS, "max_epochs": 9})
     assert run.module is raced
     assert run.watched_curve == expected.watched_curve
     assert torch.equal(alone.at, raced.at)
