@@ -1,11 +1,9 @@
 """AutoEncoder: the plain member of the family."""
 
-import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from ._base import BaseAutoEncoder
 from ._losses import binary_cross_entropy, squared_error
-from ._networks import AutoEncoderModule
 
 
 class AutoEncoder(BaseAutoEncoder):
@@ -22,7 +20,9 @@ class AutoEncoder(BaseAutoEncoder):
     ----------
     n_components : int or float, default=2
         Number of components of the code. A float in (0, 1) takes the fewest for which PCA explains more than this share
-        of the variance. It may exceed the number of features; the components beyond start at zero.
+        of the variance. It may exceed the number of features or rows: PCA then reconstructs the training rows exactly,
+        the components beyond their rank start at zero, and any use that training finds for them must pay on held-out
+        rows.
 
     loss : {"squared_error", "binary_cross_entropy"}, default="squared_error"
         Objective of a row. "binary_cross_entropy" is for X in [0, 1]: g(z) are probabilities p and the loss is
@@ -36,8 +36,10 @@ class AutoEncoder(BaseAutoEncoder):
 
     init : {"pca", "random"}, default="pca"
         Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
-        data, also from random weights; the weights that are best on held-out rows are kept, and the start itself
-        unless the gain exceeds twice its standard error. "random" has the random start alone, at half the cost.
+        data, also from random weights. The weights that are best on held-out rows are kept, but PCA itself unless they
+        do clearly better there than PCA of the training rows: by one standard error of the mean gain, or for a share of
+        rows above a half by two of its standard errors. Fewer than ten held-out rows cannot tell, and PCA is kept.
+        "random" has the random start alone, at half the cost.
 
     alpha : float, default=0.1
         L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
@@ -66,7 +68,8 @@ class AutoEncoder(BaseAutoEncoder):
         Least improvement of the loss on held-out rows that counts, as a share of the loss.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale.
+        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale. What made the network
+        (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
 
     device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
         Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
@@ -196,23 +199,5 @@ class AutoEncoder(BaseAutoEncoder):
             return binary_cross_entropy(x, module.logits(z))
         return squared_error(x, module.decode(z))
 
-    def _build_module(self, n_features, n_components, scale):
-        return AutoEncoderModule(
-            n_features,
-            n_components,
-            self._hidden_layer_sizes(),
-            self.activation,
-            probabilities=self.loss == "binary_cross_entropy",
-        )
-
-    def _check_values(self, X):
-        if self.loss == "binary_cross_entropy" and (X.min() < 0 or X.max() > 1):
-            raise ValueError(
-                f"X must be in [0, 1] for loss='binary_cross_entropy', got values from {X.min():g} to {X.max():g}. "
-                "Scale it, for example with MinMaxScaler(clip=True), or use loss='squared_error'."
-            )
-
-    def _centre_and_unit(self, X):
-        if self.loss == "binary_cross_entropy":
-            return np.zeros(X.shape[1]), 1.0
-        return super()._centre_and_unit(X)
+    def _probabilities(self):
+        return self.loss == "binary_cross_entropy"

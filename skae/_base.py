@@ -14,7 +14,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils import check_array, check_random_state, gen_batches
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import Interval, InvalidParameterError, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._networks import ACTIVATIONS, AutoEncoderModule, principal_axes
@@ -37,8 +37,11 @@ class BaseAutoEncoder(
 
     A member states its parameters and its objective: ``_loss(module, x)`` takes a batch of centred rows, divided by one
     number, and returns one value per row, shape (batch,), summed over features and never averaged over rows. A member
-    with another network overrides ``_build_module``; what that returns has ``encode`` and ``decode``, and
-    ``start_at_pca`` if it can start there.
+    with another network overrides ``_build_module``; what that returns has ``encode`` and ``decode`` and, unless
+    ``init="random"``, a ``start_at_pca`` like that of the module built here.
+
+    While a fit runs, torch's generator and default dtype are those of the fit in the whole process, as torch has one of
+    each; fits in threads take turns.
 
     Examples
     --------
@@ -52,6 +55,24 @@ class BaseAutoEncoder(
     >>> LaplaceAutoEncoder(2, max_iter=2, random_state=0).fit_transform(X).shape
     (150, 2)
     """
+
+    # Parameters that may change between calls that go on with a network; the others made it what it is.
+    _of_training = frozenset(
+        {
+            "init",
+            "alpha",
+            "batch_size",
+            "learning_rate_init",
+            "max_iter",
+            "early_stopping",
+            "validation_fraction",
+            "n_iter_no_change",
+            "tol",
+            "warm_start",
+            "device",
+            "random_state",
+        }
+    )
 
     _parameter_constraints: dict = {
         "n_components": [
@@ -117,13 +138,22 @@ class BaseAutoEncoder(
 
     def _build_module(self, n_features, n_components, scale):
         """The network, with random weights, for rows of X divided by scale."""
-        return AutoEncoderModule(n_features, n_components, self._hidden_layer_sizes(), self.activation)
+        return AutoEncoderModule(
+            n_features, n_components, self._hidden_layer_sizes(), self.activation, self._probabilities()
+        )
 
-    def _check_values(self, X):
-        """Raise ValueError where values of X have no meaning for the objective."""
+    def _probabilities(self):
+        """Whether X are probabilities or bits, and the decoder gives probabilities."""
+        return False
+
+    def _check_parameters(self):
+        """Raise InvalidParameterError for what no single constraint can say."""
+        self._hidden_layer_sizes()
 
     def _centre_and_unit(self, X):
         """What is subtracted from each feature and the number that all are divided by: mean and mean deviation."""
+        if self._probabilities():
+            return np.zeros(X.shape[1]), 1.0
         mean = X.mean(axis=0, dtype=np.float64)
         with np.errstate(over="ignore"):
             squares = sum(np.square(X[rows] - mean).sum() for rows in gen_batches(len(X), ROWS_AT_ONCE))
@@ -155,8 +185,9 @@ class BaseAutoEncoder(
         Raises
         ------
         ValueError
-            If X has the wrong shape, NaN, infinity or values that the loss excludes. The estimator stays as it was,
-            as it does after an interrupt.
+            If X has the wrong shape, NaN, infinity or values that are too large or that the loss excludes, if the
+            device is not there, or if the loss is not finite from the start. The estimator stays as it was, as it does
+            after an interrupt.
 
         Warns
         -----
@@ -178,7 +209,7 @@ class BaseAutoEncoder(
             if run.diverged:
                 warnings.warn(
                     f"The loss of {type(self).__name__} was not finite in epoch {len(run.loss_curve)}; the weights of "
-                    f"epoch {run.best_epoch} are kept. Lower learning_rate_init or standardize X.",
+                    f"epoch {run.best_epoch} are kept. Lower learning_rate_init or alpha, or standardize X.",
                     ConvergenceWarning,
                     stacklevel=3,
                 )
@@ -220,7 +251,8 @@ class BaseAutoEncoder(
                 tol=self.tol,
                 after_epoch=lambda module: self._tell_callbacks(context, X, y, fitted, module),
             )
-            if self.init == "pca" and n_held_out and not going_on and not self._beats_pca(run, x, rows, watched):
+            from_pca = self.init == "pca" and self.early_stopping and not going_on
+            if from_pca and not self._beats_pca(run, x, rows, watched):
                 run, first.module, first.best_epoch, first.best = first, floor, 0, first.first
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted | self._network(run.module)
@@ -251,7 +283,8 @@ class BaseAutoEncoder(
         """Go on from the present weights with one pass over the rows of X.
 
         The first call sets mean, scale and axes from the rows it is given; it may follow `fit`. The learning rate is
-        `learning_rate_init` throughout, no row is held out and the last weights are kept.
+        `learning_rate_init` throughout, no row is held out and the last weights are kept: `best_iter_` and
+        `best_loss_` are the last epoch and its training loss.
 
         Parameters
         ----------
@@ -268,7 +301,8 @@ class BaseAutoEncoder(
         Raises
         ------
         ValueError
-            If X is not valid or the weights became infinite or NaN; the estimator stays as it was.
+            If X is not valid, if parameters that made the network were changed, or if the weights became infinite or
+            NaN; the estimator stays as it was.
         """
         with self._unchanged_on_error():
             going_on = hasattr(self, "module_")
@@ -312,6 +346,9 @@ class BaseAutoEncoder(
 
     def _start(self, X, seed, going_on):
         """Fitted attributes of the standardization, X standardized on the device, and the modules to start from."""
+        self._check_parameters()
+        if going_on:
+            self._check_same_network()
         mean, scale = (self.mean_, self.scale_) if going_on else self._centre_and_unit(X)
         device = self._device()
         x = np.empty(X.shape, dtype=np.float32)
@@ -324,10 +361,19 @@ class BaseAutoEncoder(
             starts = self._new_starts(x, scale, seed)
         return {"mean_": mean, "scale_": scale}, x, starts
 
+    def _check_same_network(self):
+        now = self.get_params(deep=False)
+        changed = [name for name, value in self._architecture.items() if not np.array_equal(now[name], value)]
+        if changed:
+            raise ValueError(
+                f"{type(self).__name__} goes on with the network that it has, but {', '.join(changed)} changed since "
+                "it was made. Set them back, or fit anew with warm_start=False."
+            )
+
     def _new_starts(self, x, scale, seed):
         """With init="pca", the linear start and a random one to race it; a linear network needs no rival."""
-        n_components, pca = self.n_components, None
-        by_share = not isinstance(n_components, Integral)
+        by_share = not isinstance(self.n_components, Integral)
+        n_components = self.n_components if by_share else int(self.n_components)
         if by_share or self.init == "pca":
             with reproducible(seed, x.device):
                 pca = principal_axes(x, min(x.shape) if by_share else n_components)
@@ -337,6 +383,10 @@ class BaseAutoEncoder(
         starts = []
         if self.init == "pca":
             starts.append(self._new_module(x, n_components, scale, seed))
+            if not hasattr(starts[0], "start_at_pca"):
+                raise ValueError(
+                    f"The module of {type(self).__name__} has no start_at_pca, as init='pca' needs. Use init='random'."
+                )
             starts[0].start_at_pca(_float32(pca.first(n_components)))
         if self.init == "random" or self._hidden_layer_sizes():
             starts.append(self._new_module(x, n_components, scale, seed))
@@ -355,7 +405,7 @@ class BaseAutoEncoder(
         return {
             "module_": module.to(device if device.type != "mps" else "cpu", torch.float64),
             "n_components_": module.n_components,
-            "_architecture": {k: v for k, v in self.get_params(deep=False).items() if k != "random_state"},
+            "_architecture": {k: v for k, v in self.get_params(deep=False).items() if k not in self._of_training},
         }
 
     @contextmanager
@@ -371,25 +421,22 @@ class BaseAutoEncoder(
             raise
 
     def _hidden_layer_sizes(self):
-        sizes = self.hidden_layer_sizes
-        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
         if not all(isinstance(size, Integral) and size > 0 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be integers > 0, got {self.hidden_layer_sizes}.")
-        return tuple(int(size) for size in sizes)
+            raise InvalidParameterError(f"hidden_layer_sizes must be integers > 0, got {self.hidden_layer_sizes}.")
+        return tuple(sizes)
 
     def _batch_size(self, n_rows):
         """A fit takes about the same number of steps whatever the number of rows: 40 an epoch."""
         return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 40, 512))
 
     def _n_held_out(self, n_rows):
-        """Rows held out: a tenth, but at least 50 to tell a gain from noise, and at most a third; 0 if under two."""
+        """Rows held out: a tenth, but at least 50 to tell a gain from noise, and at most a third."""
         if not self.early_stopping:
             return 0
         if self.validation_fraction == "auto":
-            n_held_out = min(max(math.ceil(0.1 * n_rows), 50), n_rows // 3)
-        else:
-            n_held_out = min(math.ceil(self.validation_fraction * n_rows), n_rows - 1)
-        return n_held_out if n_held_out >= 2 else 0
+            return min(max(math.ceil(0.1 * n_rows), 50), n_rows // 3)
+        return min(math.ceil(self.validation_fraction * n_rows), n_rows - 1)
 
     def _seed(self):
         return int(check_random_state(self.random_state).randint(2**31))
@@ -499,7 +546,8 @@ class BaseAutoEncoder(
         Returns
         -------
         score : float
-            ``r2_score(X, inverse_transform(transform(X)), multioutput="variance_weighted")``; 1 is perfect.
+            ``r2_score(X, inverse_transform(transform(X)), multioutput="variance_weighted")``; 1 is perfect. Of one row
+            it is NaN, with a warning.
 
         Raises
         ------
@@ -515,7 +563,12 @@ class BaseAutoEncoder(
 
     def _validate(self, X, reset=False):
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
-        self._check_values(X)
+        probabilities = self._probabilities() if reset else getattr(self.module_, "probabilities", False)
+        if probabilities and (X.min() < 0 or X.max() > 1):
+            raise ValueError(
+                f"X must be in [0, 1] where the decoder of {type(self).__name__} gives probabilities, got values from "
+                f"{X.min():g} to {X.max():g}. Scale it, for example with MinMaxScaler(clip=True)."
+            )
         return X
 
     def _map(self, array, function, n_columns):
@@ -569,11 +622,10 @@ class BaseAutoEncoder(
     def __setstate__(self, state):
         super().__setstate__(state)
         if isinstance(getattr(self, "module_", None), dict):
-            arrays = self.module_
-            builder = type(self)(**self._architecture)
-            with reproducible(0, torch.device("cpu")):
+            arrays, builder = self.module_, type(self)(**self._architecture)
+            with torch.device("meta"):  # nothing is drawn, so that no generator is touched
                 module = builder._build_module(self.n_features_in_, self.n_components_, self.scale_)
-            module.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
+            module.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()}, assign=True)
             module.n_components = self.n_components_
             try:
                 device = self._device()

@@ -3,7 +3,7 @@
 from numbers import Real
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 
 from ._base import BaseAutoEncoder
 from ._losses import squared_error
@@ -23,7 +23,9 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
     ----------
     n_components : int or float, default=2
         Number of components of the code. A float in (0, 1) takes the fewest for which PCA explains more than this share
-        of the variance. It may exceed the number of features; the components beyond start at zero.
+        of the variance. It may exceed the number of features or rows: PCA then reconstructs the training rows exactly,
+        the components beyond their rank start at zero, and any use that training finds for them must pay on held-out
+        rows.
 
     noise : {"gaussian", "masking", "salt_and_pepper", "swap"}, default="gaussian"
         What is done to each entry of a row. "gaussian" adds a normal draw; the others, with probability `noise_level`,
@@ -42,8 +44,10 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
 
     init : {"pca", "random"}, default="pca"
         Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
-        data, also from random weights; the weights that are best on held-out rows are kept, and the start itself
-        unless the gain exceeds twice its standard error. "random" has the random start alone, at half the cost.
+        data, also from random weights. The weights that are best on held-out rows are kept, but PCA itself unless they
+        do clearly better there than PCA of the training rows: by one standard error of the mean gain, or for a share of
+        rows above a half by two of its standard errors. Fewer than ten held-out rows cannot tell, and PCA is kept.
+        "random" has the random start alone, at half the cost.
 
     alpha : float, default=0.1
         L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
@@ -72,7 +76,8 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
         Least improvement of the loss on held-out rows that counts, as a share of the loss.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale.
+        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale. What made the network
+        (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
 
     device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
         Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
@@ -147,6 +152,8 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
     (1797, 10)
     """
 
+    _of_training = BaseAutoEncoder._of_training | {"noise", "noise_level"}
+
     _parameter_constraints: dict = {
         **BaseAutoEncoder._parameter_constraints,
         "noise": [StrOptions({"gaussian", "masking", "salt_and_pepper", "swap"})],
@@ -212,9 +219,10 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
             other = x.gather(0, (torch.arange(n_rows, device=x.device)[:, None] + shift) % n_rows)
         return torch.where(replaced, other, x)
 
-    def _check_values(self, X):
+    def _check_parameters(self):
+        super()._check_parameters()
         if self.noise != "gaussian" and self.noise_level > 1:
-            raise ValueError(
+            raise InvalidParameterError(
                 f"noise_level must be at most 1 for noise={self.noise!r}, where it is a probability; got "
                 f"{self.noise_level}."
             )

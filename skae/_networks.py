@@ -233,7 +233,7 @@ class VariationalModule(AutoEncoderModule):
             if n_components >= n_all and len(positive):
                 noise = 0.5 * float(positive.min())  # no variance is discarded: the model is exact for any less noise
             self.noise.copy_(torch.tensor(max(noise, 2 * LEAST_NOISE) - LEAST_NOISE).log() / self.NOISE_STEP)
-        s = self.beta * float(self.log_noise.exp())
+        s = max(self.beta * float(self.log_noise.exp()), 1e-12)  # for beta = 0 the posterior has next to no width
         if self.probabilities:
             s = max(rest / max(n_all - n_components, 1), LEAST_NOISE)
         active = variances > s

@@ -124,7 +124,13 @@ def evaluate(loss: Loss, module: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
     """Loss of each row of ``x[rows]``, shape (len(rows),), with the same noise at every call."""
     module.eval()
     with seeded(0, x.device):
-        return torch.cat([loss(module, x[part]) for part in rows.split(ROWS_AT_ONCE)]).double()
+        losses = [loss(module, x[part]) for part in rows.split(ROWS_AT_ONCE)]
+    if losses[0].shape != rows[:ROWS_AT_ONCE].shape:
+        raise ValueError(
+            f"The loss must give one value for each row, shape ({len(rows[:ROWS_AT_ONCE])},), got an array of shape "
+            f"{tuple(losses[0].shape)}: sum over features, not over rows."
+        )
+    return torch.cat(losses).double()
 
 
 def clear_gain(before: Tensor, after: Tensor, n_errors: float) -> bool:

@@ -39,7 +39,9 @@ class VAE(BaseAutoEncoder):
     ----------
     n_components : int or float, default=2
         Number of components of the code. A float in (0, 1) takes the fewest for which PCA explains more than this share
-        of the variance. It may exceed the number of features; the components beyond start at zero.
+        of the variance. It may exceed the number of features or rows: PCA then reconstructs the training rows exactly,
+        the components beyond their rank start at zero, and any use that training finds for them must pay on held-out
+        rows.
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code: normal with one variance for all features, or, for X in [0, 1],
@@ -59,8 +61,10 @@ class VAE(BaseAutoEncoder):
 
     init : {"pca", "random"}, default="pca"
         Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
-        data, also from random weights; the weights that are best on held-out rows are kept, and the start itself
-        unless the gain exceeds twice its standard error. "random" has the random start alone, at half the cost.
+        data, also from random weights. The weights that are best on held-out rows are kept, but PCA itself unless they
+        do clearly better there than PCA of the training rows: by one standard error of the mean gain, or for a share of
+        rows above a half by two of its standard errors. Fewer than ten held-out rows cannot tell, and PCA is kept.
+        "random" has the random start alone, at half the cost.
 
     alpha : float, default=0.1
         L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
@@ -89,7 +93,8 @@ class VAE(BaseAutoEncoder):
         Least improvement of the loss on held-out rows that counts, as a share of the loss.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale.
+        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale. What made the network
+        (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
 
     device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
         Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
@@ -170,6 +175,8 @@ class VAE(BaseAutoEncoder):
     ((1797, 4), (3, 64), (5,))
     """
 
+    _of_training = BaseAutoEncoder._of_training | {"beta"}
+
     _parameter_constraints: dict = {
         **BaseAutoEncoder._parameter_constraints,
         "likelihood": [StrOptions({"gaussian", "bernoulli"})],
@@ -226,7 +233,7 @@ class VAE(BaseAutoEncoder):
         return -self._log_likelihood(module, x, z) + self.beta * standard_normal_kl(mean, log_var)
 
     def _log_likelihood(self, module, x, z):
-        if self.likelihood == "bernoulli":
+        if module.probabilities:
             return bernoulli_log_likelihood(x, module.logits(z))
         return gaussian_log_likelihood(x, module.decode(z), module.log_noise)
 
@@ -236,29 +243,21 @@ class VAE(BaseAutoEncoder):
             n_components,
             self._hidden_layer_sizes(),
             self.activation,
-            probabilities=self.likelihood == "bernoulli",
+            probabilities=self._probabilities(),
             noise_variance=None if self.noise_variance is None else self.noise_variance / scale**2,
             beta=self.beta,
         )
 
-    def _check_values(self, X):
-        if self.likelihood == "bernoulli" and (X.min() < 0 or X.max() > 1):
-            raise ValueError(
-                f"X must be in [0, 1] for likelihood='bernoulli', got values from {X.min():g} to {X.max():g}. "
-                "Scale it, for example with MinMaxScaler(clip=True), or use likelihood='gaussian'."
-            )
-
-    def _centre_and_unit(self, X):
-        if self.likelihood == "bernoulli":
-            return np.zeros(X.shape[1]), 1.0
-        return super()._centre_and_unit(X)
+    def _probabilities(self):
+        return self.likelihood == "bernoulli"
 
     def _code_unit(self):
         return 1.0  # that of the prior
 
     @property
     def noise_variance_(self):
-        if self.likelihood != "gaussian":
+        check_is_fitted(self)
+        if self.module_.probabilities:
             raise AttributeError("Only the Gaussian likelihood has a noise variance.")
         return float(self.module_.log_noise.detach().exp()) * self.scale_**2
 
@@ -361,8 +360,8 @@ class VAE(BaseAutoEncoder):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features_in_), float64
-            New rows, in the units of X; zeros and ones for the likelihood "bernoulli". Without the noise of the
-            likelihood: ``inverse_transform`` of normal codes.
+            New rows, in the units of X, with the noise of the likelihood; zeros and ones for "bernoulli". For rows
+            without noise, use ``inverse_transform`` of standard normal codes.
 
         Raises
         ------
@@ -375,8 +374,8 @@ class VAE(BaseAutoEncoder):
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
         rng = check_random_state(random_state)
-        mean = self.inverse_transform(rng.standard_normal((n_samples, self.n_components_)))
-        if self.likelihood == "bernoulli":
+        mean = self.inverse_transform(rng.standard_normal((int(n_samples), self.n_components_)))
+        if self.module_.probabilities:
             return (rng.random_sample(mean.shape) < mean).astype(np.float64)
         return mean + math.sqrt(self.noise_variance_) * rng.standard_normal(mean.shape)
 
@@ -393,7 +392,7 @@ class VAE(BaseAutoEncoder):
         X = self._validate(X)
         noise = _standard_normal_draws(n_draws, self.n_components_)
         # the density of X is that of X / scale_, divided by scale_ for every feature
-        change_of_scale = X.shape[1] * math.log(self.scale_) if self.likelihood == "gaussian" else 0.0
+        change_of_scale = X.shape[1] * math.log(self.scale_) if not self.module_.probabilities else 0.0
 
         def log_weights(x):
             x, mean, log_var = self._posterior(x)

@@ -518,6 +518,20 @@ def test_pickle_after_parameters_changed(member, X):
 
 
 @every_member
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_going_on_needs_the_parameters_that_made_the_network(member, X, method):
+    model = member(warm_start=True, **QUICK).fit(X)
+    expected = model.transform(X)
+    model.set_params(n_components=3, hidden_layer_sizes=(5,))
+    with pytest.raises(ValueError, match="hidden_layer_sizes, n_components changed since it was made"):
+        getattr(model, method)(X)
+    np.testing.assert_array_equal(model.transform(X), expected)
+    model.set_params(n_components=2, hidden_layer_sizes=[128, 64], alpha=0.0)
+    getattr(model, method)(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), model.transform(X))
+
+
+@every_member
 def test_pickle_of_a_fit_on_a_missing_device_loads(member, X):
     model = member(**QUICK).fit(X)
     expected = model.transform(X)

@@ -94,11 +94,10 @@ def test_cross_entropy_keeps_the_floor_and_gives_probabilities(digits):
 
 
 @pytest.mark.parametrize(
-    ("model", "name"),
-    [(AutoEncoder(loss="binary_cross_entropy"), "loss"), (VAE(likelihood="bernoulli"), "likelihood")],
+    "model", [AutoEncoder(loss="binary_cross_entropy"), VAE(likelihood="bernoulli")], ids=lambda m: type(m).__name__
 )
-def test_probabilities_need_values_in_the_unit_interval(model, name, table, digits):
-    with pytest.raises(ValueError, match=rf"X must be in \[0, 1\] for {name}=.*got values from -3.5.* to 4"):
+def test_probabilities_need_values_in_the_unit_interval(model, table, digits):
+    with pytest.raises(ValueError, match=r"X must be in \[0, 1\] where .*got values from -3.5.* to 4"):
         model.fit(table)
     model.set_params(max_iter=1).fit(digits)
     with pytest.raises(ValueError, match=r"X must be in \[0, 1\]"):
@@ -235,6 +234,18 @@ def test_transform_is_the_posterior_mean(table):
 # A user's own member.
 
 
+@pytest.mark.parametrize("beta", [0, 1e-3])
+def test_without_a_divergence_it_still_starts(table, beta):
+    assert np.isfinite(VAE(2, beta=beta, max_iter=2, random_state=0).fit(table).score(table))
+
+
+def test_results_of_a_fitted_model_do_not_change_with_its_parameters(digits):
+    model = VAE(2, max_iter=2, random_state=0).fit(digits)
+    expected, noise_variance = model.score(digits[:50]), model.noise_variance_
+    model.set_params(likelihood="bernoulli")
+    assert (model.score(digits[:50]), model.noise_variance_) == (expected, noise_variance)
+
+
 class Cosh(BaseAutoEncoder):
     def _loss(self, module, x):
         return torch.log(torch.cosh(x - module.decode(module.encode(x)))).sum(-1)
@@ -245,3 +256,42 @@ def test_a_member_of_ones_own_needs_a_loss_only(table):
     assert model.score(table) > pca_r2(table, table, 3) - 0.05
     with pytest.raises(TypeError, match="abstract"):
         BaseAutoEncoder()
+
+
+class Summed(BaseAutoEncoder):
+    def _loss(self, module, x):
+        return squared_error(x, module.decode(module.encode(x))).sum()
+
+
+class TwoLayers(BaseAutoEncoder):
+    def _loss(self, module, x):
+        return squared_error(x, module.decode(module.encode(x)))
+
+    def _build_module(self, n_features, n_components, scale):
+        module = torch.nn.Module()
+        module.first, module.second = (
+            torch.nn.Linear(n_features, n_components),
+            torch.nn.Linear(n_components, n_features),
+        )
+        module.encode, module.decode = module.first.forward, module.second.forward
+        return module
+
+
+def test_a_loss_of_another_shape_is_an_error(table):
+    with pytest.raises(ValueError, match=r"one value for each row, shape \(50,\), got an array of shape \(\)"):
+        Summed(max_iter=1).fit(table)
+
+
+def test_a_network_of_ones_own(table):
+    with pytest.raises(ValueError, match="no start_at_pca, as init='pca' needs"):
+        TwoLayers().fit(table)
+    model = TwoLayers(3, init="random", random_state=0).fit(table)
+    assert model.score(table) > 0.5
+
+
+@pytest.mark.parametrize("n_rows", [3, 5, 8, 20, 29])
+def test_pca_is_kept_where_rows_are_too_few_to_tell(table, n_rows):
+    model = AutoEncoder(1, max_iter=5, random_state=0).fit(table[:n_rows])
+    assert model.best_iter_ == 0
+    pca = PCA(1).fit(table[:n_rows])
+    np.testing.assert_allclose(np.abs(model.transform(table)), np.abs(pca.transform(table)), atol=1e-4)
