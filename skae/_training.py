@@ -27,7 +27,7 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 
 # One intra-op thread for this many floating-point operations in a step. With fewer, threads wait for one another longer
 # than they work: on a busy machine two threads made a step of 0.6 ms take 13 ms.
-FLOP_PER_THREAD = 1e8
+FLOP_PER_THREAD = 7e7
 
 # torch's generator and default dtype belong to the process: fits in threads take turns, or none would be reproducible.
 _lock = RLock()

@@ -150,3 +150,30 @@ def test_decay_is_for_matrices_only():
     module = nn.Linear(3, 2)
     groups = training.adam(module, 0.5).param_groups
     assert [(len(g["params"]), g["params"][0].ndim, g["weight_decay"]) for g in groups] == [(1, 2, 0.5), (1, 1, 0.0)]
+
+
+def test_a_step_is_that_of_torch():
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 3))
+    theirs = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 3))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(50, 3)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.3},
+            {"params": [p for p in theirs.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=0.01,
+    )
+
+    def loss(module, x):
+        return (module(x) - x).square().sum(-1)
+
+    mine = training.adam(ours, 0.3)
+    for _ in range(5):
+        training.epoch(loss, ours, mine, x, torch.arange(50), 50, lambda share: 0.01)
+        optimizer.zero_grad()
+        loss(theirs, x).mean().backward()
+        optimizer.step()
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)

@@ -12,7 +12,7 @@ class Dataset(BaseDataset):
     """Correlated normal rows: what they hold does not matter to the speed."""
 
     name = "simulated"
-    parameters = {"network": list(NETWORKS), "n_samples": [20_000], "n_epochs": [3]}
+    parameters = {"network": list(NETWORKS), "n_samples": [20_000], "n_epochs": [6]}
 
     def get_data(self):
         widths, batch_size = NETWORKS[self.network]
