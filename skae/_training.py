@@ -130,7 +130,7 @@ def evaluate(loss: Loss, module: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
             f"The loss must give one value for each row, shape ({len(rows[:ROWS_AT_ONCE])},), got an array of shape "
             f"{tuple(losses[0].shape)}: sum over features, not over rows."
         )
-    return torch.cat(losses).double()
+    return torch.cat(losses).cpu().double()  # mps has no float64
 
 
 def clear_gain(before: Tensor, after: Tensor, n_errors: float) -> bool:
