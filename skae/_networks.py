@@ -81,16 +81,26 @@ def principal_axes(x: Tensor, n_axes: int, rows: Tensor | None = None) -> Princi
         _, deviations, axes = torch.svd_lowrank(chosen, q=n_axes + 10, niter=7, M=mean.to(chosen).expand(1, -1))
         squares, axes = deviations.to(exact).double().square(), axes.T.to(exact).double()
     elif n_features <= n_rows:
-        squares, axes = torch.linalg.eigh(sum(part.T @ part for part in centred))
+        squares, axes = _eigh(sum(part.T @ part for part in centred))
         squares, axes, total = squares.flip(0), axes.T.flip(0), float(squares.sum())
     else:
         deviations = torch.cat(list(centred))
-        squares, vectors = torch.linalg.eigh(deviations @ deviations.T)
+        squares, vectors = _eigh(deviations @ deviations.T)
         squares, total = squares.flip(0), float(squares.sum())
         axes = vectors.T.flip(0) @ deviations / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
     kept = squares > 1e-12 * squares[0].clamp_min(torch.finfo(torch.float64).tiny)
     divisor = max(n_rows - 1, 1)
     return PrincipalAxes(mean, axes[kept], squares[kept] / divisor, total / divisor, min(n_rows, n_features))
+
+
+def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and -vectors, on one thread: the last bits of LAPACK's depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.linalg.eigh(symmetric)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def perceptron(sizes: tuple[int, ...], activation: str) -> nn.Sequential:

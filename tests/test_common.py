@@ -151,6 +151,21 @@ def _fit_transform(model, X):
 
 
 @every_member
+def test_same_bits_for_any_number_of_threads(member):
+    X = np.random.RandomState(0).standard_normal((2000, 300))  # large enough for two threads
+    options = {"batch_size": 500, "max_iter": 1, "random_state": 0}
+    before = torch.get_num_threads()
+    try:
+        weights = []
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            weights.append(member(**options).fit(X).module_.state_dict())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@every_member
 def test_global_states_and_data_untouched(member, X):
     torch.set_default_dtype(torch.float64)
     try:
