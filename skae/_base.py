@@ -18,13 +18,10 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Rea
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._networks import ACTIVATIONS, AutoEncoderModule, principal_axes
-from ._training import adam, clear_gain, epoch, evaluate, race, reproducible, threads_for
+from ._training import ROWS_AT_ONCE, adam, clear_gain, epoch, evaluate, race, reproducible, threads_for
 
 __all__ = ["BaseAutoEncoder"]
 
-# Rows that pass through numpy or the network together outside training: enough to fill the processor, few enough that
-# what they take stays in its caches. Only the speed depends on it.
-ROWS_AT_ONCE = 2048
 # PCA is left for a gain on held-out rows of this many standard errors. Chosen by benchmarks/linear_floor.py: with less,
 # PCA is left for worse on tables of a hundred rows; with more, gains of a tenth are missed there.
 N_ERRORS = 1.0
@@ -399,11 +396,9 @@ class BaseAutoEncoder(
         return module
 
     def _network(self, module):
-        """Fitted attributes of a trained network: from here on it computes in float64, if the device can."""
-        module.eval()
-        device = next(module.parameters()).device
+        """Fitted attributes of a trained network."""
         return {
-            "module_": module.to(device if device.type != "mps" else "cpu", torch.float64),
+            "module_": _for_inference(module),
             "n_components_": module.n_components,
             "_architecture": {k: v for k, v in self.get_params(deep=False).items() if k not in self._of_training},
         }
@@ -476,7 +471,6 @@ class BaseAutoEncoder(
         ValueError
             If X has another number of features than in `fit`, or NaN or infinity.
         """
-        check_is_fitted(self)
         X = self._validate(X)
         return self._map(X, self._encode, self.n_components_)
 
@@ -529,7 +523,6 @@ class BaseAutoEncoder(
         ValueError
             If X is not valid.
         """
-        check_is_fitted(self)
         X = self._validate(X)
         return self._map(X, self._minus_squared_error, None)
 
@@ -556,12 +549,13 @@ class BaseAutoEncoder(
         ValueError
             If X is not valid.
         """
-        check_is_fitted(self)
         X = self._validate(X)
         X_hat = self._map(X, lambda x: self._decode(self._encode(x)), self.n_features_in_)
         return r2_score(X, X_hat, multioutput="variance_weighted")
 
     def _validate(self, X, reset=False):
+        if not reset:
+            check_is_fitted(self)
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
         probabilities = self._probabilities() if reset else getattr(self.module_, "probabilities", False)
         if probabilities and (X.min() < 0 or X.max() > 1):
@@ -631,7 +625,13 @@ class BaseAutoEncoder(
                 device = self._device()
             except ValueError:  # fitted on an accelerator that this machine does not have
                 device = torch.device("cpu")
-            vars(self).update(self._network(module.to(device)) | {"_architecture": self._architecture})
+            self.module_ = _for_inference(module.to(device))
+
+
+def _for_inference(module):
+    """The module as it is used after training, in float64; mps has none."""
+    device = next(module.parameters()).device
+    return module.eval().to(device if device.type != "mps" else "cpu", torch.float64)
 
 
 def _float32(pca):

@@ -34,10 +34,9 @@ MARGIN = 0.01
 # Smallest noise variance of a Gaussian decoder, as a share of the mean variance of a feature. The density of data on a
 # linear subspace has no maximum; float32 cannot tell residuals below this from zero.
 LEAST_NOISE = 1e-6
-
-
 # Up to this many rows or features, whichever are fewer, principal axes are exact; beyond, a randomized SVD finds them.
 EXACT_SIZE = 3000
+# Rows that are taken to float64 together.
 ROWS_AT_ONCE = 2048
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "ROWS_AT_ONCE",
     "Run",
     "adam",
     "clear_gain",
@@ -32,7 +33,8 @@ FLOP_PER_THREAD = 7e7
 # torch's generator and default dtype belong to the process: fits in threads take turns, or none would be reproducible.
 _lock = RLock()
 
-# Rows evaluated together: only the speed depends on it.
+# Rows that pass through a module together outside training: enough to fill the processor, few enough that what they
+# take stays in its caches. Only the speed depends on it.
 ROWS_AT_ONCE = 2048
 
 # Share of the steps over which the learning rate rises.
@@ -245,7 +247,11 @@ def race(
     racing = list(range(len(runs)))
     heat = math.ceil(max_epochs / 5)
     for done in range(1, max_epochs + 1):
-        racing = [place for place in racing if next(descents[place], None) and not after_epoch(modules[place])]
+        for place in tuple(racing):
+            if next(descents[place], None):
+                after_epoch(modules[place])
+            else:
+                racing.remove(place)
         leader = min(runs, key=_mean_of_best)
         if done % heat == 0 and done > heat:
             racing = [place for place in racing if not clear_gain(runs[place].best, leader.best, 2.0)]

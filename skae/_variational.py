@@ -290,6 +290,7 @@ class VAE(BaseAutoEncoder):
         ValueError
             If X is not valid.
         """
+        X = self._validate(X)
         return self._bound(X, n_draws, lambda log_weights: torch.logsumexp(log_weights, 0) - math.log(n_draws))
 
     def elbo(self, X, n_draws=100):
@@ -319,8 +320,9 @@ class VAE(BaseAutoEncoder):
         ValueError
             If X is not valid.
         """
+        X = self._validate(X)
         bound = self._bound(X, n_draws, lambda log_weights: log_weights.mean(0))
-        divergence = self._map(self._validate(X), lambda x: standard_normal_kl(*self._posterior(x)[1:]), None)
+        divergence = self._map(X, lambda x: standard_normal_kl(*self._posterior(x)[1:]), None)
         return bound, bound + divergence, divergence
 
     def score(self, X, y=None):
@@ -385,11 +387,9 @@ class VAE(BaseAutoEncoder):
         return x, *self.module_.posterior(x)
 
     def _bound(self, X, n_draws, combine):
-        """combine the log-weights, shape (n_draws, n_rows), into a value for each row of X."""
-        check_is_fitted(self)
+        """Combine the log-weights, shape (n_draws, n_rows), into a value for each row of a valid X."""
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
-        X = self._validate(X)
         noise = _standard_normal_draws(n_draws, self.n_components_)
         # the density of X is that of X / scale_, divided by scale_ for every feature
         change_of_scale = X.shape[1] * math.log(self.scale_) if not self.module_.probabilities else 0.0
