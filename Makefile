@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-slow speed floor clean
+.PHONY: demo test test-slow benchmark benchmark-full results speed floor clean
 
 demo: .venv/examples
 	$(BIN)/python examples/plot_compare.py
@@ -12,6 +12,22 @@ test: .venv/test
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
+
+QUALITY = benchmarks/quality
+
+benchmark: .venv/benchmarks
+	rm -f $(QUALITY)/outputs/quick*
+	$(BIN)/benchopt run $(QUALITY) --config $(QUALITY)/quick.yml --n-jobs -1 --no-plot --output quick
+	$(BIN)/python benchmarks/quality_report.py $(QUALITY)/outputs/quick.parquet --open
+
+benchmark-full: .venv/benchmarks
+	rm -f $(QUALITY)/outputs/full*
+	$(BIN)/benchopt run $(QUALITY) --config $(QUALITY)/full.yml --n-jobs -1 --no-plot --output full
+	$(BIN)/python benchmarks/quality_report.py $(QUALITY)/outputs/full.parquet --open
+
+# RUN=file.parquet takes another run than the newest
+results: .venv/benchmarks
+	$(BIN)/python benchmarks/quality_report.py $(RUN) --results
 
 speed: .venv/benchmarks
 	$(BIN)/benchopt run benchmarks/speed
