@@ -82,7 +82,7 @@ class BaseAutoEncoder(
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -102,7 +102,7 @@ class BaseAutoEncoder(
         alpha=0.1,
         batch_size="auto",
         learning_rate_init=0.005,
-        max_iter=55,
+        max_iter=None,
         early_stopping=True,
         validation_fraction="auto",
         n_iter_no_change=20,
@@ -228,7 +228,8 @@ class BaseAutoEncoder(
             order = torch.randperm(len(x)).to(x.device)
         n_held_out = self._n_held_out(len(x))
         rows, watched = order[n_held_out:], order[:n_held_out] if n_held_out else order
-        context = self._init_callback_context(max_subtasks=len(starts) * self.max_iter)
+        max_epochs = self._max_epochs(len(x))
+        context = self._init_callback_context(max_subtasks=len(starts) * max_epochs)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         batch_size = self._batch_size(len(rows))
         floor = copy.deepcopy(starts[0])
@@ -243,7 +244,7 @@ class BaseAutoEncoder(
                 batch_size=batch_size,
                 learning_rate=self.learning_rate_init,
                 weight_decay=self.alpha,
-                max_epochs=self.max_iter,
+                max_epochs=max_epochs,
                 patience=self.n_iter_no_change,
                 tol=self.tol,
                 after_epoch=lambda module: self._tell_callbacks(context, X, y, fitted, module),
@@ -424,6 +425,10 @@ class BaseAutoEncoder(
     def _batch_size(self, n_rows):
         """A fit takes about the same number of steps whatever the number of rows: 40 an epoch."""
         return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 40, 512))
+
+    def _max_epochs(self, n_rows):
+        """Few rows are passed over more often: 400,000 rows in all, between 55 and 100 epochs."""
+        return self.max_iter if self.max_iter is not None else min(max(400_000 // n_rows, 55), 100)
 
     def _n_held_out(self, n_rows):
         """Rows held out: a tenth, but at least 50 to tell a gain from noise, and at most a third."""

@@ -60,8 +60,9 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
     learning_rate_init : float, default=0.005
         Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
 
-    max_iter : int, default=55
-        Epochs at most: passes over the training rows, from each start.
+    max_iter : int or None, default=None
+        Epochs at most: passes over the training rows, from each start. None is 400,000 divided by the number of rows,
+        at least 55 and at most 100: 100 up to 4,000 rows, where more passes gain most and cost least.
 
     early_stopping : bool, default=True
         Whether to hold rows out to choose the best epoch. Otherwise all rows train and the training loss chooses.
@@ -172,7 +173,7 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
         alpha=0.1,
         batch_size="auto",
         learning_rate_init=0.005,
-        max_iter=55,
+        max_iter=None,
         early_stopping=True,
         validation_fraction="auto",
         n_iter_no_change=20,
