@@ -504,10 +504,21 @@ def test_report_of_ones_own_table(tmp_path):
     assert "Writing results" in ended.stdout, ended.stdout + ended.stderr
 
 
+def test_the_method_of_the_readme(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (BENCHMARKS / "README.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "my_method.py").write_text(code)
+    run("-d", "bundled[iris]", "-s", "my_method.py", "--output", tmp_path / "run.parquet", cwd=tmp_path)
+    (result,) = figures(tmp_path / "run.parquet").itertuples()
+    assert result.reason == ""
+    assert 0 < result.test_r2 < 1
+
+
 def test_benchopts_own_tests(tmp_path):
     """Every method on the smallest data, every data set that can be had."""
     command = [sys.executable, "-m", "benchopt", "test", str(QUALITY), "--skip-install"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it starts the pytest that it finds there
+    environment = os.environ | {"PATH": path}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-5000:]
     assert " passed" in ended.stdout
 
