@@ -382,7 +382,7 @@ def test_a_method_that_fails_is_a_marked_cell(tmp_path, method):
 
 
 def test_a_killed_run_goes_on(tmp_path):
-    arguments = ["-d", "bundled", "-s", "PCA", "-s", "NMF", "-s", "skae", "-o", "*[n_components=2]"]
+    arguments = ["-d", "bundled", "-s", "PCA", "-s", "NMF", "-s", "skae", "-o", "*[n_components=2]", "-j", "2"]
     command = [sys.executable, "-m", "benchopt", "run", str(QUALITY), "--no-plot", *arguments]
     environment = os.environ | {"BENCHOPT_CACHE": str(tmp_path / "cache"), "PYTHONUNBUFFERED": "1"}
     with open(tmp_path / "log", "w") as log:
@@ -485,7 +485,7 @@ def test_report_of_ones_own_table(tmp_path):
     page = (tmp_path / "my.html").read_text()
     loaded = re.findall(r"""(?:src|href)=["']?([^"'>]{1,10})""", page)
     assert {link[:5] for link in loaded} == {"data:", "#bund", "#file"}  # nothing comes from anywhere else
-    assert "file[my.csv]" in page
+    assert "file[my.csv,target=price]" in page
     assert "LDA (uses y)" in page
     assert "needs a target of classes" in page  # why LDA has no figures where the target is a number
     assert page.count("<img") >= 5  # two maps, pictures at two sizes, quality against time and components

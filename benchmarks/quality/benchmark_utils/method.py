@@ -66,9 +66,10 @@ def measure(method, task):
             codes["test"] = model.transform(groups["test"])
             transform_seconds = perf_counter() - start
             codes |= {name: model.transform(rows) for name, rows in groups.items() if name != "test"}
+    codes = {name: _finite(Z, f"codes of the {name} rows") for name, Z in codes.items()}
     rebuilt = {name: method.inverse_transform(model, Z) for name, Z in codes.items()}
     return dict(
-        codes={name: _finite(Z, f"codes of the {name} rows") for name, Z in codes.items()},
+        codes=codes,
         rebuilt={name: _finite(rows, f"rebuilt {name} rows") for name, rows in rebuilt.items() if rows is not None},
         fit_seconds=fit_seconds,
         transform_seconds=transform_seconds,
