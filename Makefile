@@ -20,10 +20,9 @@ benchmark: .venv/benchmarks
 	$(BIN)/benchopt run $(QUALITY) --config $(QUALITY)/quick.yml --n-jobs -1 --no-plot --output quick
 	$(BIN)/python benchmarks/quality_report.py $(QUALITY)/outputs/quick.parquet --open
 
-# Three attempts: once in a thousand runs joblib fails to send one to a process. What is finished is not computed again.
 benchmark-full: .venv/benchmarks
 	rm -f $(QUALITY)/outputs/full*
-	for attempt in 1 2 3; do $(BIN)/benchopt run $(QUALITY) --config $(QUALITY)/full.yml --n-jobs -1 --no-plot --output full && break; done
+	$(BIN)/benchopt run $(QUALITY) --config $(QUALITY)/full.yml --n-jobs -1 --no-plot --output full
 	$(BIN)/python benchmarks/quality_report.py $(QUALITY)/outputs/full.parquet --open
 
 # RUN=file.parquet takes another run than the newest
