@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Rea
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._networks import ACTIVATIONS, AutoEncoderModule, principal_axes
-from ._training import ROWS_AT_ONCE, adam, clear_gain, epoch, evaluate, race, reproducible, threads_for
+from ._training import ROWS_AT_ONCE, adam, clear_gain, epoch, evaluate, minimize, race, reproducible, threads_for
 
 __all__ = ["BaseAutoEncoder"]
 
@@ -143,6 +143,10 @@ class BaseAutoEncoder(
         """Whether X are probabilities or bits, and the decoder gives probabilities."""
         return False
 
+    def _starts_at_pca(self):
+        """Whether a start is PCA, the floor that held-out rows have to be lifted from."""
+        return self.init == "pca"
+
     def _check_parameters(self):
         """Raise InvalidParameterError for what no single constraint can say."""
         self._hidden_layer_sizes()
@@ -160,6 +164,38 @@ class BaseAutoEncoder(
                 "Standardize X, for example with StandardScaler."
             )
         return mean, float(np.sqrt(squares / X.size)) or 1.0
+
+    def _standardize(self, x, mean, scale):
+        """What the network sees of rows of a valid X, an array or a tensor."""
+        return (x - mean) / scale
+
+    def _principal_axes(self, x, n_axes, rows=None):
+        """Those of the rows of x that `start_at_pca` of the module takes."""
+        return principal_axes(x, n_axes, rows)
+
+    def _start_at_rows(self, module, x, rows):
+        """Set what a start takes from x[rows] beyond their axes; most members take nothing."""
+
+    def _players(self, module):
+        """Objectives and the optimizer of each: one, or those of a game."""
+        return [(self._loss, adam(module, self.alpha))]
+
+    def _descent(self, module, x, rows, watched, **options):
+        """Iterator over epochs of training, as `minimize` is."""
+        return minimize(
+            self._loss,
+            module,
+            x,
+            rows,
+            watched,
+            weight_decay=self.alpha,
+            patience=self.n_iter_no_change,
+            tol=self.tol,
+            **options,
+        )
+
+    def _after_fit(self, X):
+        """Set further fitted attributes, once transform works."""
 
     # Fitting.
 
@@ -220,6 +256,7 @@ class BaseAutoEncoder(
                 "_optimizer_state": {},
             }
             vars(self).update(fitted)
+            self._after_fit(X)
         return self
 
     def _race(self, X, y, fitted, x, starts, seed, going_on):
@@ -233,23 +270,14 @@ class BaseAutoEncoder(
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         batch_size = self._batch_size(len(rows))
         floor = copy.deepcopy(starts[0])
+        options = dict(seed=seed, batch_size=batch_size, learning_rate=self.learning_rate_init, max_epochs=max_epochs)
         with reproducible(seed, x.device, threads_for(floor, batch_size)):
             run, first = race(
-                self._loss,
-                starts,
-                x,
-                rows,
-                watched,
-                seed=seed,
-                batch_size=batch_size,
-                learning_rate=self.learning_rate_init,
-                weight_decay=self.alpha,
-                max_epochs=max_epochs,
-                patience=self.n_iter_no_change,
-                tol=self.tol,
-                after_epoch=lambda module: self._tell_callbacks(context, X, y, fitted, module),
+                [self._descent(module, x, rows, watched, **options) for module in starts],
+                max_epochs,
+                lambda module: self._tell_callbacks(context, X, y, fitted, module),
             )
-            from_pca = self.init == "pca" and self.early_stopping and not going_on
+            from_pca = self._starts_at_pca() and self.early_stopping and not going_on
             if from_pca and not self._beats_pca(run, x, rows, watched):
                 run, first.module, first.best_epoch, first.best = first, floor, 0, first.first
         context.call_on_fit_task_end(
@@ -273,7 +301,8 @@ class BaseAutoEncoder(
         Not with PCA of all rows, where training starts: it knows the held-out ones.
         """
         pca = copy.deepcopy(run.module)
-        pca.start_at_pca(_float32(principal_axes(x, pca.n_components, rows).first(pca.n_components)))
+        pca.start_at_pca(_float32(self._principal_axes(x, pca.n_components, rows).first(pca.n_components)))
+        self._start_at_rows(pca, x, rows)
         return clear_gain(evaluate(self._loss, pca, x, watched), run.best, N_ERRORS)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -307,7 +336,7 @@ class BaseAutoEncoder(
             X = self._validate(X, reset=not going_on)
             seed = (self._seed() + getattr(self, "_n_passes", 0)) % 2**31
             fitted, x, (module, *_) = self._start(X, seed, going_on)
-            loss, optimizer = self._pass(module, x, seed)
+            loss, optimizers = self._pass(module, x, seed)
             n_iter = getattr(self, "n_iter_", 0) + 1
             fitted |= self._network(module) | {
                 "n_samples_": getattr(self, "n_samples_", 0) + len(X),
@@ -317,30 +346,27 @@ class BaseAutoEncoder(
                 "validation_curve_": getattr(self, "validation_curve_", None),
                 "best_loss_": loss,
                 "_n_passes": getattr(self, "_n_passes", 0) + 1,
-                "_optimizer_state": {
-                    str(i): {name: value.numpy(force=True) for name, value in state.items()}
-                    for i, state in optimizer.state_dict()["state"].items()
-                },
+                "_optimizer_state": _optimizer_arrays(optimizers),
             }
             vars(self).update(fitted)
+            self._after_fit(X)
         return self
 
     def _pass(self, module, x, seed):
-        """One pass over x; its loss and the optimizer, which goes on where the last call of partial_fit left it."""
+        """One pass over x; its loss and the optimizers, which go on where the last call of partial_fit left them."""
         batch_size = self._batch_size(len(x))
         with reproducible(seed, x.device, threads_for(module, batch_size)):
-            optimizer = adam(module, self.alpha)
-            if state := getattr(self, "_optimizer_state", {}):
-                state = {int(i): {k: torch.tensor(v) for k, v in values.items()} for i, values in state.items()}
-                optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            players = self._players(module)
+            optimizers = [optimizer for _, optimizer in players]
+            _load_optimizer_arrays(optimizers, getattr(self, "_optimizer_state", {}))
             rows = torch.arange(len(x), device=x.device)
-            loss = epoch(self._loss, module, optimizer, x, rows, batch_size, lambda _: self.learning_rate_init)
+            loss = epoch(players, module, x, rows, batch_size, lambda _: self.learning_rate_init)
         if not math.isfinite(loss) or not all(bool(weights.isfinite().all()) for weights in module.parameters()):
             raise ValueError(
                 f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
                 "learning_rate_init or standardize X."
             )
-        return loss, optimizer
+        return loss, optimizers
 
     def _start(self, X, seed, going_on):
         """Fitted attributes of the standardization, X standardized on the device, and the modules to start from."""
@@ -351,7 +377,7 @@ class BaseAutoEncoder(
         device = self._device()
         x = np.empty(X.shape, dtype=np.float32)
         for rows in gen_batches(len(X), ROWS_AT_ONCE):
-            x[rows] = (X[rows] - mean) / scale
+            x[rows] = self._standardize(X[rows], mean, scale)
         x = torch.from_numpy(x).to(device)
         if going_on:
             starts = [copy.deepcopy(self.module_).to(device, torch.float32)]
@@ -372,28 +398,32 @@ class BaseAutoEncoder(
         """With init="pca", the linear start and a random one to race it; a linear network needs no rival."""
         by_share = not isinstance(self.n_components, Integral)
         n_components = self.n_components if by_share else int(self.n_components)
-        if by_share or self.init == "pca":
+        from_pca = self._starts_at_pca()
+        if by_share or from_pca:
             with reproducible(seed, x.device):
-                pca = principal_axes(x, min(x.shape) if by_share else n_components)
+                pca = self._principal_axes(x, min(x.shape) if by_share else n_components)
         if by_share:
             share = np.cumsum(pca.variances.numpy(force=True)) / (pca.total or 1.0)
             n_components = max(1, min(int(np.searchsorted(share, n_components, side="right")) + 1, len(share)))
         starts = []
-        if self.init == "pca":
+        if from_pca:
             starts.append(self._new_module(x, n_components, scale, seed))
             if not hasattr(starts[0], "start_at_pca"):
                 raise ValueError(
                     f"The module of {type(self).__name__} has no start_at_pca, as init='pca' needs. Use init='random'."
                 )
             starts[0].start_at_pca(_float32(pca.first(n_components)))
-        if self.init == "random" or self._hidden_layer_sizes():
+        if not from_pca or self._hidden_layer_sizes():
             starts.append(self._new_module(x, n_components, scale, seed))
+        with reproducible(seed, x.device):
+            for module in starts:
+                self._start_at_rows(module, x, torch.arange(len(x), device=x.device))
         return starts
 
     def _new_module(self, x, n_components, scale, seed):
         with reproducible(seed, x.device):
             module = self._build_module(x.shape[1], n_components, scale).to(x.device, torch.float32)
-        module.n_components = n_components
+        module.n_components, module.n_inputs = n_components, x.shape[1]
         return module
 
     def _network(self, module):
@@ -401,6 +431,7 @@ class BaseAutoEncoder(
         return {
             "module_": _for_inference(module),
             "n_components_": module.n_components,
+            "_n_inputs": module.n_inputs,
             "_architecture": {k: v for k, v in self.get_params(deep=False).items() if k not in self._of_training},
         }
 
@@ -585,7 +616,7 @@ class BaseAutoEncoder(
         return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
     def _encode(self, x):
-        x = (x - self._tensor(self.mean_, x)) / self.scale_
+        x = self._standardize(x, self._tensor(self.mean_, x), self.scale_)
         return self.module_.encode(x) * (self._code_unit() * getattr(self.module_, "code_scale", 1.0))
 
     def _decode(self, z):
@@ -622,10 +653,11 @@ class BaseAutoEncoder(
         super().__setstate__(state)
         if isinstance(getattr(self, "module_", None), dict):
             arrays, builder = self.module_, type(self)(**self._architecture)
+            vars(builder).update({k: v for k, v in vars(self).items() if k.endswith("_") and k != "module_"})
             with torch.device("meta"):  # nothing is drawn, so that no generator is touched
-                module = builder._build_module(self.n_features_in_, self.n_components_, self.scale_)
+                module = builder._build_module(self._n_inputs, self.n_components_, self.scale_)
             module.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()}, assign=True)
-            module.n_components = self.n_components_
+            module.n_components, module.n_inputs = self.n_components_, self._n_inputs
             try:
                 device = self._device()
             except ValueError:  # fitted on an accelerator that this machine does not have
@@ -642,3 +674,23 @@ def _for_inference(module):
 def _float32(pca):
     """Principal axes as a module takes them; on whatever device they are copied to."""
     return pca._replace(mean=pca.mean.float(), axes=pca.axes.float(), variances=pca.variances.float())
+
+
+def _optimizer_arrays(optimizers):
+    """The states of optimizers as arrays, by the place of the optimizer and of the weights: ``"0.3"``."""
+    return {
+        f"{place}.{i}": {name: value.numpy(force=True) for name, value in state.items()}
+        for place, optimizer in enumerate(optimizers)
+        for i, state in optimizer.state_dict()["state"].items()
+    }
+
+
+def _load_optimizer_arrays(optimizers, arrays):
+    for place, optimizer in enumerate(optimizers):
+        state = {
+            int(key.split(".")[1]): {name: torch.tensor(value) for name, value in values.items()}
+            for key, values in arrays.items()
+            if key.startswith(f"{place}.")
+        }
+        if state:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

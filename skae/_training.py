@@ -18,6 +18,7 @@ __all__ = [
     "epoch",
     "evaluate",
     "minimize",
+    "play",
     "race",
     "reproducible",
     "seeded",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
+# An objective and the optimizer of the weights that descend on it.
+Player = tuple[Loss, torch.optim.Optimizer]
 
 # One intra-op thread for this many floating-point operations in a step. With fewer, threads wait for one another longer
 # than they work: on a busy machine two threads made a step of 0.6 ms take 13 ms.
@@ -83,7 +86,7 @@ def reproducible(seed: int, device: torch.device, n_threads: int | None = None) 
 
 
 def adam(module: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """Adam with decoupled decay of the weight matrices (Loshchilov and Hutter 2019, algorithm 2)."""
+    """Adam with decoupled decay of the weight matrices of a module (Loshchilov and Hutter 2019, algorithm 2)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -93,31 +96,33 @@ def adam(module: nn.Module, weight_decay: float) -> torch.optim.AdamW:
 
 
 def epoch(
-    loss: Loss,
+    players: list[Player],
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
     x: Tensor,
     rows: Tensor,
     batch_size: int,
     learning_rate: Callable[[float], float],
 ) -> float:
-    """Pass once over ``x[rows]`` in random order; returns the mean loss of a row.
+    """Pass once over ``x[rows]`` in random order; returns the mean loss of a row, that of the first player.
 
-    learning_rate: function of the share of the pass that is done. The losses are summed where they are computed and
-    read once, as a read makes an accelerator wait.
+    On every batch each player takes a step, one after another; a minimization has a single one. learning_rate: function
+    of the share of the pass that is done. The losses are summed where they are computed and read once, as a read makes
+    an accelerator wait.
     """
     module.train()
     total = torch.zeros((), device=x.device)
     order = rows[torch.randperm(len(rows), device=rows.device)]
     for start in range(0, len(rows), batch_size):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(start / len(rows))
         batch = x[order[start : start + batch_size]]
-        value = loss(module, batch).mean()
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        total += value.detach() * len(batch)
+        for place, (loss, optimizer) in enumerate(players):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(start / len(rows))
+            value = loss(module, batch).mean()
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            if place == 0:
+                total += value.detach() * len(batch)
     return float(total) / len(rows)
 
 
@@ -196,9 +201,8 @@ def minimize(
     best, waited = run.watched_curve[0], 0
     for done in range(max_epochs):
         with seeded((seed + done) % 2**63, x.device):
-            run.loss_curve.append(
-                epoch(loss, module, optimizer, x, rows, batch_size, _rate(learning_rate, done, max_epochs))
-            )
+            rate = _rate(learning_rate, done, max_epochs)
+            run.loss_curve.append(epoch([(loss, optimizer)], module, x, rows, batch_size, rate))
         losses = evaluate(loss, module, x, watched)
         run.watched_curve.append(float(losses.mean()))
         if not (math.isfinite(run.loss_curve[-1]) and math.isfinite(run.watched_curve[-1])):
@@ -214,6 +218,41 @@ def minimize(
             return
 
 
+def play(
+    loss: Loss,
+    players: list[Player],
+    module: nn.Module,
+    x: Tensor,
+    rows: Tensor,
+    watched: Tensor,
+    *,
+    seed: int,
+    batch_size: int,
+    learning_rate: float,
+    max_epochs: int,
+) -> Iterator[Run]:
+    """Let players step in turn, each down its own objective and so perhaps up another's, as in a GAN.
+
+    Yields as `minimize` does, with the same learning rates and seeds. No loss tells who is ahead in a game, so that
+    nothing is chosen by one: the last weights are kept while they are finite, and ``loss`` of the watched rows is only
+    noted.
+    """
+    first = evaluate(loss, module, x, watched)
+    run = Run(module, first, first, copy.deepcopy(module.state_dict()), watched_curve=[float(first.mean())])
+    yield run
+    for done in range(max_epochs):
+        with seeded((seed + done) % 2**63, x.device):
+            rate = _rate(learning_rate, done, max_epochs)
+            run.loss_curve.append(epoch(players, module, x, rows, batch_size, rate))
+        losses = evaluate(loss, module, x, watched)
+        run.watched_curve.append(float(losses.mean()))
+        if not (math.isfinite(run.loss_curve[-1]) and math.isfinite(run.watched_curve[-1])):
+            run.diverged = True
+            return
+        run.best, run.best_epoch, run.weights = losses, done + 1, copy.deepcopy(module.state_dict())
+        yield run
+
+
 def _rate(highest: float, done: int, max_epochs: int) -> Callable[[float], float]:
     """Learning rate within an epoch, as a function of the share of it that is done."""
 
@@ -227,29 +266,22 @@ def _rate(highest: float, done: int, max_epochs: int) -> Callable[[float], float
 
 
 def race(
-    loss: Loss,
-    modules: list[nn.Module],
-    x: Tensor,
-    rows: Tensor,
-    watched: Tensor,
-    *,
+    descents: list[Iterator[Run]],
     max_epochs: int,
     after_epoch: Callable[[nn.Module], None] = lambda module: None,
-    **options,
 ) -> tuple[Run, Run]:
-    """Minimize from each start, epoch by epoch; the best run, its module at its best weights, and the first run.
+    """Descend from each start, epoch by epoch; the best run, its module at its best weights, and the first run.
 
     After two, three and four fifths of the epochs, a run whose best losses are clearly behind the leader's is dropped.
     After one, some of the later winners still were behind.
     """
-    descents = [minimize(loss, module, x, rows, watched, max_epochs=max_epochs, **options) for module in modules]
     runs = [next(descent) for descent in descents]
     racing = list(range(len(runs)))
     heat = math.ceil(max_epochs / 5)
     for done in range(1, max_epochs + 1):
         for place in tuple(racing):
             if next(descents[place], None):
-                after_epoch(modules[place])
+                after_epoch(runs[place].module)
             else:
                 racing.remove(place)
         leader = min(runs, key=_mean_of_best)

@@ -46,14 +46,14 @@ def test_first_step_is_adams():
     # Adam's first step is -lr * g / (|g| + eps): the sign of the gradient
     module, x = Point((3.0, -1.0)), torch.zeros(4, 2)
     rows = torch.arange(4)
-    loss = training.epoch(distance, module, training.adam(module, 0.0), x, rows, 4, lambda share: 0.25)
+    loss = training.epoch([(distance, training.adam(module, 0.0))], module, x, rows, 4, lambda share: 0.25)
     assert loss == 10
     torch.testing.assert_close(module.at.detach(), torch.tensor([2.75, -0.75]))
 
 
 def test_loss_of_an_epoch_is_the_mean_over_rows_for_uneven_batches(x):
     module = Point()
-    loss = training.epoch(distance, module, training.adam(module, 0.0), x, torch.arange(60), 13, lambda share: 0.0)
+    loss = training.epoch([(distance, training.adam(module, 0.0))], module, x, torch.arange(60), 13, lambda share: 0.0)
     assert loss == pytest.approx(distance(module, x).mean().item(), rel=1e-6)
 
 
@@ -94,7 +94,8 @@ def test_race_takes_the_better_start_and_drops_the_hopeless(x):
     rows, calls = torch.arange(60), []
     far, near = Point((50.0, 5.0)), Point((0.8, -1.8))
     options = {**OPTIONS, "max_epochs": 10, "learning_rate": 1e-3}
-    run, _ = training.race(distance, [far, near], x, rows, rows, after_epoch=calls.append, **options)
+    descents = [training.minimize(distance, point, x, rows, rows, **options) for point in (far, near)]
+    run, _ = training.race(descents, 10, calls.append)
     assert run.module is near
     assert calls.count(near) == 10
     assert calls.count(far) == 4  # two fifths
@@ -105,7 +106,10 @@ def test_a_run_is_the_same_alone_and_in_a_race(x):
     rows = torch.arange(60)
     alone, raced, rival = Point((0.9, -1.7)), Point((0.9, -1.7)), Point((9.0, 9.0))
     expected = descend(distance, alone, x, rows, rows, max_epochs=9)
-    run, _ = training.race(distance, [rival, raced], x, rows, rows, **{**OPTIONS, "max_epochs": 9})
+    options = {**OPTIONS, "max_epochs": 9}
+    run, _ = training.race(
+        [training.minimize(distance, start, x, rows, rows, **options) for start in (rival, raced)], 9
+    )
     assert run.module is raced
     assert run.watched_curve == expected.watched_curve
     assert torch.equal(alone.at, raced.at)
@@ -171,7 +175,7 @@ def test_a_step_is_that_of_torch():
 
     mine = training.adam(ours, 0.3)
     for _ in range(5):
-        training.epoch(loss, ours, mine, x, torch.arange(50), 50, lambda share: 0.01)
+        training.epoch([(loss, mine)], ours, x, torch.arange(50), 50, lambda share: 0.01)
         optimizer.zero_grad()
         loss(theirs, x).mean().backward()
         optimizer.step()
