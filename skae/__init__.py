@@ -1,10 +1,25 @@
 """Autoencoders for scikit-learn, on PyTorch."""
 
+from ._adversarial import AdversarialAutoEncoder
 from ._autoencoder import AutoEncoder
 from ._base import BaseAutoEncoder
+from ._conditional import ConditionalVAE
+from ._contractive import ContractiveAutoEncoder
 from ._denoising import DenoisingAutoEncoder
+from ._sparse import SparseAutoEncoder
 from ._variational import VAE
+from ._vector_quantized import VQVAE
 
-__all__ = ["AutoEncoder", "BaseAutoEncoder", "DenoisingAutoEncoder", "VAE"]
+__all__ = [
+    "AdversarialAutoEncoder",
+    "AutoEncoder",
+    "BaseAutoEncoder",
+    "ConditionalVAE",
+    "ContractiveAutoEncoder",
+    "DenoisingAutoEncoder",
+    "SparseAutoEncoder",
+    "VAE",
+    "VQVAE",
+]
 
 __version__ = "0.1.0"

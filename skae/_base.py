@@ -229,11 +229,11 @@ class BaseAutoEncoder(
         """
         with self._unchanged_on_error():
             going_on = self.warm_start and hasattr(self, "module_")
-            X = self._validate(X, reset=not going_on)
+            given, X = X, self._validate(X, reset=not going_on)
             seed = self._seed()
             fitted, x, starts = self._start(X, seed, going_on)
             fitted["n_samples_"] = len(X)
-            run = self._race(X, X if y is None else y, fitted, x, starts, seed, going_on)
+            run = self._race(given, given if y is None else y, fitted, x, starts, seed, going_on)
             if not math.isfinite(float(run.best.mean())):
                 raise ValueError(
                     f"The loss of {type(self).__name__} is not finite at the start. Standardize X, for example with "
@@ -270,6 +270,11 @@ class BaseAutoEncoder(
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         batch_size = self._batch_size(len(rows))
         floor = copy.deepcopy(starts[0])
+        if not going_on:
+            with reproducible(seed, x.device):
+                self._start_at_rows(floor, x, order)
+                for module in starts:
+                    self._start_at_rows(module, x, rows)
         options = dict(seed=seed, batch_size=batch_size, learning_rate=self.learning_rate_init, max_epochs=max_epochs)
         with reproducible(seed, x.device, threads_for(floor, batch_size)):
             run, first = race(
@@ -336,6 +341,9 @@ class BaseAutoEncoder(
             X = self._validate(X, reset=not going_on)
             seed = (self._seed() + getattr(self, "_n_passes", 0)) % 2**31
             fitted, x, (module, *_) = self._start(X, seed, going_on)
+            if not going_on:
+                with reproducible(seed, x.device):
+                    self._start_at_rows(module, x, torch.arange(len(x), device=x.device))
             loss, optimizers = self._pass(module, x, seed)
             n_iter = getattr(self, "n_iter_", 0) + 1
             fitted |= self._network(module) | {
@@ -415,9 +423,6 @@ class BaseAutoEncoder(
             starts[0].start_at_pca(_float32(pca.first(n_components)))
         if not from_pca or self._hidden_layer_sizes():
             starts.append(self._new_module(x, n_components, scale, seed))
-        with reproducible(seed, x.device):
-            for module in starts:
-                self._start_at_rows(module, x, torch.arange(len(x), device=x.device))
         return starts
 
     def _new_module(self, x, n_components, scale, seed):
@@ -530,6 +535,9 @@ class BaseAutoEncoder(
         ValueError
             If X has another number of columns than `n_components_`, or NaN or infinity.
         """
+        return self._map(self._validate_codes(X), self._decode, self.n_features_in_)
+
+    def _validate_codes(self, X):
         check_is_fitted(self)
         X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
         if X.shape[1] != self.n_components_:
@@ -537,7 +545,7 @@ class BaseAutoEncoder(
                 f"X has {X.shape[1]} columns, but {type(self).__name__}.inverse_transform is expecting "
                 f"n_components_={self.n_components_}: codes as transform returns them."
             )
-        return self._map(X, self._decode, self.n_features_in_)
+        return X
 
     def score_samples(self, X):
         """Minus the squared error of each row's reconstruction, in squared units of X: higher is more normal.
@@ -593,13 +601,16 @@ class BaseAutoEncoder(
         if not reset:
             check_is_fitted(self)
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+        self._check_unit_interval(X, reset)
+        return X
+
+    def _check_unit_interval(self, X, reset):
         probabilities = self._probabilities() if reset else getattr(self.module_, "probabilities", False)
         if probabilities and (X.min() < 0 or X.max() > 1):
             raise ValueError(
                 f"X must be in [0, 1] where the decoder of {type(self).__name__} gives probabilities, got values from "
                 f"{X.min():g} to {X.max():g}. Scale it, for example with MinMaxScaler(clip=True)."
             )
-        return X
 
     def _map(self, array, function, n_columns):
         """Apply a function of float64 tensors to the rows of an array, in pieces; dtype as array, float64 if 1-D."""
@@ -617,15 +628,14 @@ class BaseAutoEncoder(
 
     def _encode(self, x):
         x = self._standardize(x, self._tensor(self.mean_, x), self.scale_)
-        return self.module_.encode(x) * (self._code_unit() * getattr(self.module_, "code_scale", 1.0))
+        return self.module_.encode(x) * self._code_unit()
 
     def _decode(self, z):
-        z = z / (self._code_unit() * getattr(self.module_, "code_scale", 1.0))
-        return self.module_.decode(z) * self.scale_ + self._tensor(self.mean_, z)
+        return self.module_.decode(z / self._code_unit()) * self.scale_ + self._tensor(self.mean_, z)
 
     def _code_unit(self):
-        """Unit of the codes of the module: that of X."""
-        return self.scale_
+        """What the module's codes are multiplied by: here units that make them as large as PCA's of X."""
+        return self.scale_ * getattr(self.module_, "code_scale", 1.0)
 
     def _minus_squared_error(self, x):
         return -(x - self._decode(self._encode(x))).square().sum(-1)
@@ -663,6 +673,13 @@ class BaseAutoEncoder(
             except ValueError:  # fitted on an accelerator that this machine does not have
                 device = torch.device("cpu")
             self.module_ = _for_inference(module.to(device))
+
+
+def checked_draws(n_samples, random_state):
+    """Number of rows to draw, and the generator to draw them with."""
+    if not isinstance(n_samples, Integral) or n_samples < 1:
+        raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
+    return int(n_samples), check_random_state(random_state)
 
 
 def _for_inference(module):

@@ -12,13 +12,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "activity_kl",
     "bernoulli_log_likelihood",
     "binary_cross_entropy",
+    "fake_loss",
+    "free_bits_kl",
     "gaussian_log_likelihood",
     "normal_log_density",
+    "real_loss",
     "reparameterize",
     "squared_error",
     "standard_normal_kl",
+    "standard_normal_log_density",
 ]
 
 
@@ -50,12 +55,49 @@ def normal_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     return -0.5 * (math.log(2 * math.pi) + log_var + (z - mean).square() / log_var.exp()).sum(-1)
 
 
+def standard_normal_log_density(z: Tensor) -> Tensor:
+    r"""Log-density of :math:`N(0, I)`, in nats."""
+    return -0.5 * (z.shape[-1] * math.log(2 * math.pi) + z.square().sum(-1))
+
+
 def standard_normal_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     r"""Divergence :math:`KL(N(mean, diag(e^{log\_var})) \Vert N(0, I))`, in nats.
 
     :math:`\frac{1}{2} \sum_j (\mu_j^2 + \sigma_j^2 - 1 - \ln \sigma_j^2)` (Kingma and Welling 2014, appendix B).
     """
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1)
+
+
+def free_bits_kl(mean: Tensor, log_var: Tensor, free_bits: float) -> Tensor:
+    r"""Divergence from :math:`N(0, I)` of which each component has ``free_bits`` nats for nothing.
+
+    :math:`\sum_j \max(\lambda, \frac{1}{n} \sum_i KL_{ij})` with the mean over the n rows of the batch, the same for
+    each of them (Kingma et al. 2016, eq. 15).
+    """
+    divergence = 0.5 * (mean.square() + log_var.exp() - 1 - log_var)
+    return divergence.mean(0).clamp_min(free_bits).sum().expand(len(mean))
+
+
+def activity_kl(activity: Tensor, target: float) -> Tensor:
+    r"""Divergence of Bernoulli variables with a target activity from those with the mean activity of the batch.
+
+    :math:`\sum_j \rho \ln \frac{\rho}{\bar z_j} + (1 - \rho) \ln \frac{1 - \rho}{1 - \bar z_j}` in nats, the same
+    for each of the rows (Ng 2011, section 3).
+    """
+    least = torch.finfo(activity.dtype).eps
+    mean = activity.mean(0).clamp(least, 1 - least)
+    divergence = target * (target / mean).log() + (1 - target) * ((1 - target) / (1 - mean)).log()
+    return divergence.sum().expand(len(activity))
+
+
+def real_loss(logits: Tensor) -> Tensor:
+    r"""Loss :math:`-\ln \sigma(D)` of taking for real what should be, from logits D of shape (batch, 1)."""
+    return F.softplus(-logits).squeeze(-1)
+
+
+def fake_loss(logits: Tensor) -> Tensor:
+    r"""Loss :math:`-\ln (1 - \sigma(D))` of taking for real what should not be, from logits D of shape (batch, 1)."""
+    return F.softplus(logits).squeeze(-1)
 
 
 def reparameterize(mean: Tensor, log_var: Tensor) -> Tensor:

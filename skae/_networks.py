@@ -125,8 +125,12 @@ class LinearPlusPerceptron(nn.Module):
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Make this ``x -> weight x + bias``: the perceptron's output layer at zero, its hidden ones as they are."""
-        self.linear.weight.copy_(weight)
+        """Make this ``x -> weight x + bias``: the perceptron's output layer at zero, its hidden ones as they are.
+
+        Inputs beyond the columns of the weight get zeros.
+        """
+        self.linear.weight.zero_()
+        self.linear.weight[:, : weight.shape[1]] = weight
         self.linear.bias.copy_(bias)
         if self.perceptron is not None:
             self.perceptron[-1].weight.zero_()

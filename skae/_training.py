@@ -85,14 +85,14 @@ def reproducible(seed: int, device: torch.device, n_threads: int | None = None) 
                 torch.set_num_threads(caller[1])
 
 
-def adam(module: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+def adam(module: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
     """Adam with decoupled decay of the weight matrices of a module (Loshchilov and Hutter 2019, algorithm 2)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, fused=parameters[0].device.type in ("cpu", "cuda"))
+    return torch.optim.AdamW(groups, betas=betas, fused=parameters[0].device.type in ("cpu", "cuda"))
 
 
 def epoch(

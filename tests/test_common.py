@@ -93,9 +93,16 @@ def test_checks_with_array_api_dispatch():
 
 
 def test_shared_parameters_read_alike():
-    own = {"loss", "noise", "noise_level", "likelihood", "noise_variance", "beta"}
     shared = set(inspect.signature(skae.BaseAutoEncoder).parameters)
-    assert_docstring_consistency(MEMBERS, include_params=sorted(shared - own))
+    assert_docstring_consistency(MEMBERS, include_params=sorted(shared - {"n_components"}))
+    codes_of_their_own = {"SparseAutoEncoder", "VQVAE"}
+    assert_docstring_consistency(
+        [member for member in MEMBERS if member.__name__ not in codes_of_their_own], include_params=["n_components"]
+    )
+    likelihoods = [skae.VAE, skae.ConditionalVAE]
+    assert_docstring_consistency(
+        likelihoods, include_params=["likelihood", "noise_variance"], include_attrs=["noise_variance_"]
+    )
     attributes = ["module_", "n_components_", "n_iter_", "best_iter_", "loss_curve_", "validation_curve_", "best_loss_"]
     assert_docstring_consistency(MEMBERS, include_attrs=[*attributes, "n_samples_", "n_features_in_"])
 

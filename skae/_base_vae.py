@@ -1,0 +1,266 @@
+"""What variational autoencoders share: the bound, its draws, the log-likelihood, samples."""
+
+import math
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from ._base import BaseAutoEncoder, checked_draws
+from ._losses import (
+    bernoulli_log_likelihood,
+    gaussian_log_likelihood,
+    normal_log_density,
+    reparameterize,
+    standard_normal_kl,
+    standard_normal_log_density,
+)
+from ._networks import VariationalModule
+
+# Rows times draws that pass through the decoder together: only speed and memory depend on it.
+DRAWS_AT_ONCE = 4096
+# A component whose posterior mean varies less than this over the rows of the fit is not used (Burda et al. 2016).
+LEAST_VARIANCE = 0.01
+# Fewer rows than this do not tell whether it varies.
+LEAST_ROWS = 10
+
+
+class BaseVAE(BaseAutoEncoder):
+    """Base of the members with a posterior, a likelihood and a bound.
+
+    They have the parameters `likelihood`, `noise_variance` and `beta`.
+    """
+
+    _of_training = BaseAutoEncoder._of_training | {"beta"}
+
+    _parameter_constraints: dict = {
+        **BaseAutoEncoder._parameter_constraints,
+        "likelihood": [StrOptions({"gaussian", "bernoulli"})],
+        "noise_variance": [None, Interval(Real, 0, None, closed="neither")],
+        "beta": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def _loss(self, module, x):
+        mean, log_var = module.posterior(x)
+        z = reparameterize(mean, log_var)
+        return -self._log_likelihood(module, x, z) + self.beta * self._divergence(module, mean, log_var, z)
+
+    def _divergence(self, module, mean, log_var, z):
+        """Divergence of the posterior from the prior, exact or by the draw z; (batch,)."""
+        return standard_normal_kl(mean, log_var)
+
+    def _log_prior(self, module, z):
+        return standard_normal_log_density(z)
+
+    def _draw_codes(self, n_samples, rng):
+        """Codes from the prior, shape (n_samples, n_components_)."""
+        return rng.standard_normal((n_samples, self.n_components_))
+
+    def _log_likelihood(self, module, x, z):
+        if module.probabilities:
+            return bernoulli_log_likelihood(x, module.logits(z))
+        return gaussian_log_likelihood(x, module.decode(z), module.log_noise)
+
+    def _build_module(self, n_features, n_components, scale):
+        return VariationalModule(
+            n_features,
+            n_components,
+            self._hidden_layer_sizes(),
+            self.activation,
+            probabilities=self._probabilities(),
+            noise_variance=None if self.noise_variance is None else self.noise_variance / scale**2,
+            beta=self.beta,
+        )
+
+    def _probabilities(self):
+        return self.likelihood == "bernoulli"
+
+    def _code_unit(self):
+        return 1.0  # that of the prior
+
+    def _after_fit(self, X):
+        self.active_units_ = self._map(X, self._encode, self.n_components_).var(axis=0) > LEAST_VARIANCE
+        if not self.active_units_.any() and len(X) >= LEAST_ROWS and np.ptp(X, axis=0).any():
+            warnings.warn(
+                f"The posterior of {type(self).__name__} has collapsed to the prior, so that its codes say nothing of "
+                "X: lower beta or noise_variance.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    @property
+    def noise_variance_(self):
+        check_is_fitted(self)
+        if self.module_.probabilities:
+            raise AttributeError("Only the Gaussian likelihood has a noise variance.")
+        return float(self.module_.log_noise.detach().exp()) * self.scale_**2
+
+    def score_samples(self, X, n_draws=100):
+        r"""Importance-weighted bound on the log-likelihood of each row.
+
+        .. math:: \ln \frac{1}{K} \sum_{k=1}^K \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
+
+        (Burda et al. 2016, eq. 8). It rises towards ln p(x) with the number of draws K. All rows share the draws behind
+        the z_k, a scrambled Sobol sequence seeded by a constant: the bound is deterministic, and the same for a row
+        whatever rows stand beside it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to score.
+        n_draws : int, default=100
+            Draws K for each row. Cost grows in proportion.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples,), float64
+            In nats, in the units of X: for the Gaussian likelihood a log-density of X itself, not of X divided by
+            `scale_`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        X = self._validate(X)
+        return self._bound(X, n_draws, lambda log_weights: torch.logsumexp(log_weights, 0) - math.log(n_draws))
+
+    def elbo(self, X, n_draws=100):
+        r"""Evidence lower bound of each row and its two terms.
+
+        .. math:: E_{q(z | x)} \ln p(x | z) - KL(q(z | x) \Vert p(z))
+
+        with the prior p(z) of the member (Kingma and Welling 2014, eq. 3). For the standard normal prior the divergence
+        is exact, for another one the draws give what it differs by. The bound is the mean of the log-weights of
+        `score_samples`, whose noise vanishes where the posterior is exact; the first term is what they leave.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to score.
+        n_draws : int, default=100
+            Draws for each row.
+
+        Returns
+        -------
+        bound, reconstruction, divergence : ndarrays of shape (n_samples,), float64
+            In nats, in the units of X; ``bound = reconstruction - divergence``.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        X = self._validate(X)
+        bound = self._bound(X, n_draws, lambda log_weights: log_weights.mean(0))
+        divergence = self._map(X, lambda x: standard_normal_kl(*self._posterior(x)[1:]), None)
+
+        def of_another_prior(x, mean, log_var, z):
+            return standard_normal_log_density(z) - self._log_prior(self.module_, z)
+
+        divergence += self._over_draws(X, n_draws, of_another_prior, lambda values: values.mean(0))
+        return bound, bound + divergence, divergence
+
+    def score(self, X, y=None):
+        """Mean over rows of `score_samples`: a bound on the log-likelihood, in nats; higher is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to score.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        score : float
+            Comparable with the `score` of PCA and FactorAnalysis on the same X.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw new rows: codes from the prior, then rows from the likelihood.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Decides the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features_in_), float64
+            New rows, in the units of X, with the noise of the likelihood; zeros and ones for "bernoulli". For rows
+            without noise, use ``inverse_transform`` of standard normal codes.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If n_samples is not a positive integer.
+        """
+        check_is_fitted(self)
+        n_samples, rng = checked_draws(n_samples, random_state)
+        return self._add_noise(self.inverse_transform(self._draw_codes(n_samples, rng)), rng)
+
+    def _add_noise(self, mean, rng):
+        """Rows from the likelihood, given its means."""
+        if self.module_.probabilities:
+            return (rng.random_sample(mean.shape) < mean).astype(np.float64)
+        return mean + math.sqrt(self.noise_variance_) * rng.standard_normal(mean.shape)
+
+    def _posterior(self, x):
+        """Standardized x, and mean and log-variance of its posterior."""
+        x = self._standardize(x, self._tensor(self.mean_, x), self.scale_)
+        return x, *self.module_.posterior(x)
+
+    def _bound(self, X, n_draws, combine):
+        """Combine the log-weights, shape (n_draws, n_rows), into a value for each row of a valid X."""
+
+        def log_weights(x, mean, log_var, z):
+            log_joint = self._log_likelihood(self.module_, x, z) + self._log_prior(self.module_, z)
+            return log_joint - normal_log_density(z, mean, log_var)
+
+        # the density of X is that of X / scale_, divided by scale_ for every feature
+        change_of_scale = len(self.mean_) * math.log(self.scale_) if not self.module_.probabilities else 0.0
+        return self._over_draws(X, n_draws, log_weights, combine) - change_of_scale
+
+    def _over_draws(self, X, n_draws, function, combine):
+        """Combine what a function of (x, mean, log_var, z) gives for draws z of the posterior of each row."""
+        if not isinstance(n_draws, Integral) or n_draws < 1:
+            raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
+        noise = _standard_normal_draws(n_draws, self.n_components_)
+
+        def combined(x):
+            x, mean, log_var = self._posterior(x)
+            values = []
+            for draws in self._tensor(noise, x).split(max(1, DRAWS_AT_ONCE // len(x))):
+                z = mean + (0.5 * log_var).exp() * draws[:, None]
+                values.append(function(x, mean, log_var, z))
+            return combine(torch.cat(values))
+
+        return self._map(X, combined, None)
+
+
+def _standard_normal_draws(n_draws, n_components):
+    """Scrambled Sobol points as normal draws: each is N(0, I), together they average better than independent ones."""
+    uniform = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0).draw(n_draws, dtype=torch.float64)
+    least = 2.0**-31  # the points are multiples of 2^-30
+    return torch.special.ndtri(uniform.clamp(least, 1 - least)).numpy()

@@ -1,0 +1,416 @@
+"""VQVAE: codes from codebooks of a few vectors."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from ._base import BaseAutoEncoder, checked_draws
+from ._losses import squared_error
+from ._networks import AutoEncoderModule
+
+# Share of the old codebook that a batch leaves. The paper's 0.99 goes with its learning rate of 2e-4; at 5e-3 the
+# encoder moves away from codes that follow so slowly.
+DECAY = 0.95
+# A code used for less than this share of what all would have alike is dead.
+DEAD = 0.05
+# Rows that k-means starts the codebook from, at most.
+START_ROWS = 10_000
+
+
+class VQVAE(BaseAutoEncoder):
+    r"""Vector-quantized autoencoder.
+
+    The encoder's output :math:`z_e(x)` is replaced by the nearest of K vectors :math:`e_k`, the codebook, before it is
+    decoded. Encoder and decoder minimize the mean over rows of
+
+    .. math:: \ell(x) = \lVert x - g(z_q(x)) \rVert^2 + \beta \, \lVert z_e(x) - \mathrm{sg}[z_q(x)] \rVert^2
+
+    where the gradient passes from :math:`z_q` to :math:`z_e` as if they were one, and not into :math:`\mathrm{sg}`
+    [1]_. Each code moves to the mean of the outputs assigned to it, an exponential moving average over batches (ibid.,
+    eq. 6 to 8): online k-means. Codes that hardly any row uses are set to outputs of the batch at hand. With several
+    codebooks the components are dealt out among them in turn and each quantizes its own, so that a row is one of
+    :math:`K^G` codes.
+
+    ``transform`` returns the quantized code, ``predict`` its index. Training starts as k-means of the leading principal
+    components, and as k-means of X where there are as many components as features.
+
+    Parameters
+    ----------
+    n_components : int or float, default=2
+        Number of components of the code, a multiple of `n_codebooks`. A float in (0, 1) takes the fewest for which PCA
+        explains more than this share of the variance.
+
+    n_codes : int, default=64
+        Vectors K in each codebook: clusters, if there is one codebook.
+
+    n_codebooks : int, default=1
+        Number of codebooks G. A code takes :math:`G \log_2 K` bits; several rebuild rows far better than one with as
+        many vectors.
+
+    commitment : float, default=0.25
+        Weight :math:`\beta` of the distance between the encoder's output and its code [1]_.
+
+    hidden_layer_sizes : int or array-like of int, default=(128, 64)
+        Widths of the encoder's hidden layers; the decoder has them in reverse. ``()`` makes both linear.
+
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="silu"
+        Activation of the hidden layers.
+
+    init : {"pca", "random"}, default="pca"
+        Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
+        data, also from random weights. The weights that are best on held-out rows are kept, but PCA itself unless they
+        do clearly better there than PCA of the training rows: by one standard error of the mean gain, or for a share of
+        rows above a half by two of its standard errors. Fewer than ten held-out rows cannot tell, and PCA is kept.
+        "random" has the random start alone, at half the cost.
+
+    alpha : float, default=0.1
+        L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
+        ``1 - learning rate * alpha``).
+
+    batch_size : int or "auto", default="auto"
+        Rows in a training step. "auto" is a 40th of the training rows, at least 32 and at most 512, so that a fit takes
+        about the same number of steps whatever the number of rows.
+
+    learning_rate_init : float, default=0.005
+        Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
+
+    max_iter : int or None, default=None
+        Epochs at most: passes over the training rows, from each start. None is 400,000 divided by the number of rows,
+        at least 55 and at most 100: 100 up to 4,000 rows, where more passes gain most and cost least.
+
+    early_stopping : bool, default=True
+        Whether to hold rows out to choose the best epoch. Otherwise all rows train and the training loss chooses.
+
+    validation_fraction : float or "auto", default="auto"
+        Share of the rows held out. "auto" is a tenth, but at least 50 rows and at most a third of all.
+
+    n_iter_no_change : int, default=20
+        Epochs without improvement by `tol` after which training ends.
+
+    tol : float, default=1e-4
+        Least improvement of the loss on held-out rows that counts, as a share of the loss.
+
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale. What made the network
+        (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
+
+    device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
+        Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
+        as fast.
+
+    random_state : int, RandomState instance or None, default=None
+        Decides weights, held-out rows, batches and noise. An int makes results reproducible, bit for bit on the same
+        machine.
+
+    Attributes
+    ----------
+    codebooks_ : ndarray of shape (n_codebooks, n_codes, n_components_ // n_codebooks), float64
+        The codes, in units of X. Codebook g has the components g, g + n_codebooks, ...
+
+    code_frequencies_ : ndarray of shape (n_codebooks, n_codes), float64
+        Share of the rows of the fit that have each code.
+
+    module_ : torch.nn.Module
+        The network, with ``encode`` and ``decode``, in float64.
+
+    n_components_ : int
+        Number of components.
+
+    n_iter_ : int
+        Epochs run, of the start that was kept.
+
+    best_iter_ : int
+        Epoch whose weights are kept; 0 is the start.
+
+    loss_curve_ : list of float
+        Mean loss of a training row in each epoch, for X divided by `scale_`.
+
+    validation_curve_ : list of float or None
+        Mean loss of a held-out row before training and after each epoch; None if no rows are held out.
+
+    best_loss_ : float
+        Mean loss of a held-out row (of a training row if none is held out) at the weights kept.
+
+    mean_ : ndarray of shape (n_features_in_,), float64
+        Mean of each feature, subtracted before encoding.
+
+    scale_ : float
+        Root mean square deviation over all features, by which X is divided: one number, so that PCA stays PCA.
+
+    n_samples_ : int
+        Number of rows in the training data.
+
+    n_features_in_ : int
+        Number of features seen during `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of features seen during `fit`, if they are all strings.
+
+    See Also
+    --------
+    sklearn.cluster.KMeans : The start; as good where one codebook is all that is needed.
+    VAE : A continuous code with a density.
+
+    Notes
+    -----
+    The linear floor has no meaning for so few codes; that of VQVAE is k-means of the principal components, which is
+    left only for a clear gain in the objective on held-out rows. `score` is the R2 of the reconstruction.
+
+    References
+    ----------
+    .. [1] van den Oord, Vinyals, Kavukcuoglu (2017), "Neural Discrete Representation Learning", eq. 3 and appendix A.1.
+       arXiv:1711.00937
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import VQVAE
+    >>> X = load_digits().data / 16
+    >>> model = VQVAE(8, n_codes=16, n_codebooks=2, max_iter=2, random_state=0).fit(X)
+    >>> model.predict(X[:5]).shape, int(model.predict(X).max()) < 16**2, model.sample(3, random_state=0).shape
+    ((5,), True, (3, 64))
+    """
+
+    _of_training = BaseAutoEncoder._of_training | {"commitment"}
+
+    _parameter_constraints: dict = {
+        **BaseAutoEncoder._parameter_constraints,
+        "n_codes": [Interval(Integral, 1, None, closed="left")],
+        "n_codebooks": [Interval(Integral, 1, None, closed="left")],
+        "commitment": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        n_codes=64,
+        n_codebooks=1,
+        commitment=0.25,
+        hidden_layer_sizes=(128, 64),
+        activation="silu",
+        init="pca",
+        alpha=0.1,
+        batch_size="auto",
+        learning_rate_init=0.005,
+        max_iter=None,
+        early_stopping=True,
+        validation_fraction="auto",
+        n_iter_no_change=20,
+        tol=1e-4,
+        warm_start=False,
+        device="cpu",
+        random_state=None,
+    ):
+        super().__init__(
+            n_components=n_components,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            init=init,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            max_iter=max_iter,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            device=device,
+            random_state=random_state,
+        )
+        self.n_codes = n_codes
+        self.n_codebooks = n_codebooks
+        self.commitment = commitment
+
+    def _loss(self, module, x):
+        z = module.encoder(x)
+        quantized, codes = module.quantize(z)
+        loss = squared_error(x, module.decode(z + (quantized - z).detach()))
+        if module.training:  # held-out rows are judged by what is rebuilt: the unit of codes is the encoder's own
+            module.move_codes(z.detach(), codes)
+            loss = loss + self.commitment * squared_error(z, quantized.detach())
+        return loss
+
+    def _build_module(self, n_features, n_components, scale):
+        if n_components % self.n_codebooks:
+            raise ValueError(
+                f"VQVAE deals its components out among the codebooks: n_components={n_components} must be a multiple "
+                f"of n_codebooks={self.n_codebooks}."
+            )
+        return QuantizedModule(
+            n_features, n_components, self._hidden_layer_sizes(), self.activation, self.n_codebooks, self.n_codes
+        )
+
+    def _start_at_rows(self, module, x, rows):
+        """K-means of the encoder's output in each codebook; where rows are fewer than codes, the rows."""
+        some = rows[torch.randperm(len(rows), device=rows.device)[:START_ROWS]]
+        with torch.no_grad():
+            parts = module.split(module.encoder(x[some]))
+        for codebook, part in zip(module.codebooks, parts.numpy(force=True), strict=True):
+            part = part.astype(np.float64)
+            kmeans = KMeans(min(self.n_codes, len(part)), n_init=3, random_state=int(torch.randint(2**31, ())))
+            with threadpool_limits(1), warnings.catch_warnings():  # the last bits depend on the number of threads
+                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than codes
+                centres = kmeans.fit(part).cluster_centers_
+            codebook.copy_(torch.as_tensor(np.resize(centres, codebook.shape)))
+        module.reset_averages()
+
+    def _after_fit(self, X):
+        self._codes = self._codes_of(X)
+        counts = [np.bincount(codes, minlength=self.n_codes) for codes in self._codes.T]
+        self.code_frequencies_ = np.array(counts) / len(X)
+
+    def _codes_of(self, X):
+        """Index in each codebook, shape (n_samples, n_codebooks)."""
+
+        def codes(x):
+            x = self._standardize(x, self._tensor(self.mean_, x), self.scale_)
+            return self.module_.quantize(self.module_.encoder(x))[1]
+
+        return self._map(X, codes, self.module_.codebooks.shape[0]).astype(np.int64)
+
+    @property
+    def codebooks_(self):
+        check_is_fitted(self)
+        return (self.module_.codebooks * self.scale_).numpy(force=True)
+
+    def predict(self, X):
+        """Index of the code of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to quantize.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            From 0 to ``n_codes**n_codebooks - 1``. Of several codebooks the first counts most:
+            ``np.unravel_index(labels, (n_codes,) * n_codebooks)`` gives the index in each.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        X = self._validate(X)
+        n_codebooks, n_codes = self.module_.codebooks.shape[:2]
+        return np.ravel_multi_index(tuple(self._codes_of(X).T), (n_codes,) * n_codebooks)
+
+    def fit_predict(self, X, y=None):
+        """Fit and return the index of the code of each row, as `predict` does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Indices.
+        """
+        return self.fit(X).predict(X)
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw new rows: codes from a prior fitted to those of the training rows, decoded.
+
+        The prior of the first codebook's code is its frequency; that of each further one its frequency given the code
+        before it, a Markov chain along the codebooks. With one codebook the rows are at most `n_codes` different ones.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Decides the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features_in_), float64
+            New rows, in the units of X.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If n_samples is not a positive integer.
+        """
+        check_is_fitted(self)
+        n_samples, rng = checked_draws(n_samples, random_state)
+        codes = np.empty((n_samples, self._codes.shape[1]), dtype=np.int64)
+        followers = np.arange(len(self._codes))
+        codes[:, 0] = self._codes[rng.choice(followers, n_samples), 0]
+        for place in range(1, codes.shape[1]):
+            before = self._codes[:, place - 1]
+            for code in np.unique(codes[:, place - 1]):
+                drawn = codes[:, place - 1] == code
+                codes[drawn, place] = self._codes[rng.choice(followers[before == code], drawn.sum()), place]
+        return self._map(codes.astype(np.float64), lambda c: self._decode(self._look_up(c)), self.n_features_in_)
+
+    def _look_up(self, codes):
+        return self.module_.look_up(codes.long()) * self._code_unit()
+
+
+class QuantizedModule(AutoEncoderModule):
+    """A module whose codes are the nearest of a few vectors, in buffers of shape (n_codebooks, n_codes, part).
+
+    It starts at the principal axes without scaling them, so that distances of codes are those of X.
+    """
+
+    def __init__(self, n_features, n_components, hidden_layer_sizes, activation, n_codebooks, n_codes):
+        super().__init__(n_features, n_components, hidden_layer_sizes, activation)
+        self.register_buffer("codebooks", torch.zeros(n_codebooks, n_codes, n_components // n_codebooks))
+        self.register_buffer("frequencies", torch.zeros(n_codebooks, n_codes))
+        self.register_buffer("sums", torch.zeros_like(self.codebooks))
+
+    def start_at_pca(self, pca):
+        super().start_at_pca(pca._replace(variances=(pca.variances > 0).to(pca.variances)))
+
+    def encode(self, x):
+        return self.quantize(self.encoder(x))[0]
+
+    def split(self, z):
+        """The components of each codebook, dealt out in turn: shape (n_books, batch, part)."""
+        return z.unflatten(-1, (-1, len(self.codebooks))).movedim(-1, 0)
+
+    def quantize(self, z):
+        """The nearest codes and their indices, shape (batch, n_books)."""
+        codes = torch.cdist(self.split(z), self.codebooks).argmin(-1).T
+        return self.look_up(codes), codes
+
+    def look_up(self, codes):
+        books = torch.arange(len(self.codebooks), device=codes.device)
+        return self.codebooks[books, codes].movedim(1, -1).flatten(1)
+
+    def reset_averages(self):
+        self.frequencies.fill_(1 / self.frequencies.shape[1])
+        self.sums.copy_(self.codebooks * self.frequencies[..., None])
+
+    @torch.no_grad()
+    def move_codes(self, z, codes):
+        """Towards the means of the outputs assigned to them; dead ones to outputs drawn at random."""
+        parts = self.split(z)
+        chosen = nn.functional.one_hot(codes.T, self.frequencies.shape[1]).to(z)
+        self.frequencies.lerp_(chosen.mean(1), 1 - DECAY)
+        self.sums.lerp_(chosen.mT @ parts / len(z), 1 - DECAY)
+        dead = self.frequencies < DEAD / self.frequencies.shape[1]
+        drawn = parts[:, torch.randint(len(z), (dead.shape[1],), device=z.device)]
+        fresh = torch.full_like(self.frequencies, 1 / dead.shape[1])
+        self.frequencies.copy_(torch.where(dead, fresh, self.frequencies))
+        self.sums.copy_(torch.where(dead[..., None], drawn * fresh[..., None], self.sums))
+        self.codebooks.copy_(self.sums / self.frequencies[..., None])
