@@ -52,6 +52,34 @@ def test_sklearn_checks(estimator, check):
     check(estimator)
 
 
+VARIANTS = [
+    skae.VAE(prior="vamp", max_iter=3),
+    skae.VAE(prior="flow", max_iter=3),
+    skae.VAE(free_bits=0.1, max_iter=3),
+    skae.SparseAutoEncoder(penalty="l1", max_iter=3),
+    skae.SparseAutoEncoder(penalty="kl", max_iter=3),
+    skae.VQVAE(n_codes=3, n_codebooks=2, max_iter=3),
+    skae.ContractiveAutoEncoder(hidden_layer_sizes=8, max_iter=3),
+]
+
+
+# Several codebooks refuse the single component that the checks set; they are tested without.
+@parametrize_with_checks([variant for variant in VARIANTS if not isinstance(variant, skae.VQVAE)])
+def test_sklearn_checks_of_variants(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_variants_survive_pickling_and_going_on(variant, X):
+    model = clone(variant).set_params(random_state=0).fit(X)
+    reread = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(reread.transform(X), model.transform(X))
+    np.testing.assert_array_equal(reread.score_samples(X), model.score_samples(X))
+    np.testing.assert_array_equal(reread.partial_fit(X).transform(X), model.partial_fit(X).transform(X))
+    if hasattr(model, "sample"):
+        np.testing.assert_array_equal(reread.sample(3, random_state=0), model.sample(3, random_state=0))
+
+
 @every_member
 @pytest.mark.parametrize(
     "check",

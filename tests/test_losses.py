@@ -69,6 +69,39 @@ def test_reparameterize_has_the_moments_and_the_gradient():
     torch.testing.assert_close(log_var.grad, log_var.detach().exp(), atol=0.05, rtol=0)
 
 
+def test_standard_normal_log_density(x):
+    oracle = Independent(Normal(0 * x, 1 + 0 * x), 1).log_prob(x)
+    torch.testing.assert_close(losses.standard_normal_log_density(x), oracle)
+
+
+def test_activity_kl(x):
+    activity = x.sigmoid()
+    oracle = kl_divergence(Bernoulli(torch.full((5,), 0.05).double()), Bernoulli(activity.mean(0))).sum()
+    torch.testing.assert_close(losses.activity_kl(activity, 0.05), oracle.expand(7), rtol=1e-6, atol=0)
+    at_target = torch.full((7, 5), 0.05, dtype=torch.float64)
+    torch.testing.assert_close(losses.activity_kl(at_target, 0.05), torch.zeros(7).double())
+    assert losses.activity_kl(torch.zeros(7, 5), 0.05).isfinite().all()
+    assert torch.autograd.gradcheck(lambda a: losses.activity_kl(a, 0.05), activity.requires_grad_())
+
+
+@pytest.mark.parametrize("free_bits", [0.0, 0.3, 50.0])
+def test_free_bits_kl(x, y, free_bits):
+    posterior, prior = Normal(x, (y / 2).exp()), Normal(0 * x, 1 + 0 * x)
+    per_component = kl_divergence(posterior, prior).mean(0)
+    expected = sum(max(float(value), free_bits) for value in per_component)
+    torch.testing.assert_close(losses.free_bits_kl(x, y, free_bits), torch.full((7,), expected).double())
+    if free_bits == 0:
+        torch.testing.assert_close(losses.free_bits_kl(x, y, 0).mean(), losses.standard_normal_kl(x, y).mean())
+
+
+def test_losses_of_the_game(x):
+    logits = 5 * x[:, :1]
+    one, zero = torch.ones_like(logits), torch.zeros_like(logits)
+    oracle = torch.nn.BCEWithLogitsLoss(reduction="none")
+    torch.testing.assert_close(losses.real_loss(logits), oracle(logits, one)[:, 0])
+    torch.testing.assert_close(losses.fake_loss(logits), oracle(logits, zero)[:, 0])
+
+
 @pytest.mark.parametrize("name", ["squared_error", "binary_cross_entropy", "bernoulli_log_likelihood"])
 def test_terms_keep_leading_axes_and_differentiate(name, x, y):
     term = getattr(losses, name)

@@ -181,3 +181,45 @@ def test_a_step_is_that_of_torch():
         optimizer.step()
     for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+class Duel(torch.nn.Module):
+    """Two points: one seeks the rows, the other seeks the first; neither has the other's loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeker, self.follower = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)
+
+
+def test_players_step_in_turn_and_only_their_own_weights(x):
+    def seek(module, x):
+        return (x - module.seeker.bias).square().sum(-1)
+
+    def follow(module, x):
+        return (module.follower.bias - module.seeker.bias).square().sum().expand(len(x))
+
+    rows, module = torch.arange(60), Duel()
+    players = [(seek, training.adam(module.seeker, 0.0)), (follow, training.adam(module.follower, 0.0))]
+    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60)
+    epochs = list(training.play(seek, players, module, x, rows, rows, **options))
+    run = epochs[-1]
+    assert len(epochs) == 61
+    assert run.best_epoch == 60 == len(run.loss_curve)
+    assert len(run.watched_curve) == 61
+    torch.testing.assert_close(module.seeker.bias.detach(), x.mean(0), atol=0.05, rtol=0)
+    torch.testing.assert_close(module.follower.bias.detach(), x.mean(0), atol=0.1, rtol=0)
+    assert all(torch.equal(run.weights[name], value) for name, value in module.state_dict().items())
+
+
+def test_a_game_that_diverges_keeps_the_last_finite_weights(x):
+    def bad(module, x):
+        loss = distance(module, x)
+        return loss * (torch.nan if float(module.at.detach()[0]) > 0.5 else 1.0)
+
+    rows, module = torch.arange(60), Point((0.0, 0.0))
+    players = [(bad, training.adam(module, 0.0))]
+    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60)
+    *_, run = training.play(distance, players, module, x + 1, rows, rows, **options)
+    assert run.diverged
+    assert 0 < run.best_epoch < 60
+    assert bool(run.weights["at"].isfinite().all())

@@ -113,8 +113,8 @@ class Objective(BaseObjective):
         except (ValueError, MemoryError) as error:
             return result | dict(reason=f"its codes could not be evaluated: {guard.one_line(error)}")
 
-    def _figures(self, codes, rebuilt, fit_seconds, transform_seconds, peak_memory, reason, twin=None):
-        result = {}
+    def _figures(self, codes, rebuilt, log_likelihoods, fit_seconds, transform_seconds, peak_memory, reason, twin=None):
+        result = {f"{group}_log_likelihood": value for group, value in log_likelihoods.items()}
         for group in ("train", "test"):
             if group in codes:
                 result |= self._group(group, codes, rebuilt)
@@ -180,7 +180,8 @@ class Objective(BaseObjective):
     def get_one_result(self):
         codes = {name: rows[:, : self.n_components] for name, rows in self.rows.items()}
         times = dict(fit_seconds=1.0, transform_seconds=1.0, peak_memory=0.0)
-        return dict(outcome=dict(codes=codes, rebuilt=self.rows, reason="", **times), uses_y=False)
+        outcome = dict(codes=codes, rebuilt=self.rows, log_likelihoods={}, reason="", **times)
+        return dict(outcome=outcome, uses_y=False)
 
     def _get_state(self):
         """What a cached figure depends on besides names and parameters: changed, it is computed anew."""

@@ -32,6 +32,10 @@ class Method(BaseSolver):
     def inverse_transform(self, model, Z):
         return model.inverse_transform(Z) if hasattr(model, "inverse_transform") else None
 
+    def log_likelihood(self, model, X):
+        """Mean over the rows of X of what a density says of them, in nats; NaN if the method has none."""
+        return np.nan
+
     def set_objective(self, task, limits, twice):
         self.task, self.limits, self.twice = task, limits, twice
 
@@ -70,6 +74,10 @@ def measure(method, task):
     rebuilt = {name: method.inverse_transform(model, Z) for name, Z in codes.items()}
     return dict(
         codes=codes,
+        log_likelihoods={
+            "train": method.log_likelihood(model, X),
+            "test": method.log_likelihood(model, groups["test"]),
+        },
         rebuilt={name: _finite(rows, f"rebuilt {name} rows") for name, rows in rebuilt.items() if rows is not None},
         fit_seconds=fit_seconds,
         transform_seconds=transform_seconds,

@@ -18,6 +18,7 @@ class Metric(NamedTuple):
 METRICS = {
     "r2": Metric("R²", "share of variance", 1),
     "mse": Metric("MSE", "squared units of X", -1),
+    "log_likelihood": Metric("log-likelihood", "nats a row", 1),
     "trustworthiness_5": Metric("trust 5", "0 to 1", 1),
     "trustworthiness_15": Metric("trust 15", "0 to 1", 1),
     "trustworthiness_50": Metric("trust 50", "0 to 1", 1),
@@ -73,7 +74,7 @@ def _tidied(df):
 
 
 def _method_names(df):
-    """Names without the parameters that have one value in all runs; LDA and others say that they saw the target."""
+    """Names without the parameters that are None or have one value in all runs; LDA and others say that they saw y."""
     parameters = [c for c in df if c.startswith("p_solver_") and c != "p_solver_estimator_name"]
     varies = {
         solver: [c for c in parameters if runs[c].map(str).nunique() > 1]
@@ -83,7 +84,8 @@ def _method_names(df):
     def name(run):
         solver = run["solver_name"].split("[")[0]
         shown = run["p_solver_estimator_name"] if solver == "skae" else solver
-        chosen = ", ".join(f"{c.removeprefix('p_solver_')}={_value(run[c])}" for c in varies[solver])
+        given = [(c.removeprefix("p_solver_"), _value(run[c])) for c in varies[solver]]
+        chosen = ", ".join(f"{parameter}={value}" for parameter, value in given if value is not None)
         return shown + (f" ({chosen})" if chosen else "") + (" (uses y)" if run["uses_y"] else "")
 
     return df.apply(name, axis=1)
@@ -92,7 +94,7 @@ def _method_names(df):
 def _value(parameter):
     """A column with None among numbers comes back from the file as one of floats."""
     if parameter is None or parameter != parameter:
-        return "default"
+        return None
     return int(parameter) if isinstance(parameter, float) and parameter.is_integer() else parameter
 
 

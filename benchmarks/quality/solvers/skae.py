@@ -16,12 +16,16 @@ class Solver(Method):
         "hidden_layer_sizes": [None],
         "init": [None],
         "max_iter": [None],
+        "prior": [None],
     }
 
     def estimator(self, n_components, random_state, X):
         given = {name: getattr(self, name) for name in self.parameters if name != "estimator_name"}
         given = {name: value for name, value in given.items() if value is not None}
         return getattr(skae, self.estimator_name)(n_components, random_state=random_state, **given)
+
+    def log_likelihood(self, model, X):
+        return model.score(X) if hasattr(model, "elbo") else np.nan
 
     def warm_up_once(self):
         getattr(skae, self.estimator_name)(1, max_iter=1).fit(np.random.RandomState(0).standard_normal((30, 4)))
