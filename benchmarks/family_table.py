@@ -1,7 +1,7 @@
 """The table "The family" of results.md: every estimator of skae and PCA on the same data, from a run of quality/.
 
-    benchopt run benchmarks/quality -d "folder[path=DIR]" -o "*[n_components=[10],max_rows=1000]" -r 3 --output family \\
-        -s PCA -s "skae[estimator_name=[AutoEncoder,...]]" -s "skae[estimator_name=VAE,prior=[normal,vamp,flow]]"
+    benchopt run benchmarks/quality -d "folder[path=DIR]" -o "*[n_components=[10],max_rows=1000]" --output family \\
+        -r 3 -s PCA -s "skae[estimator_name=[AutoEncoder,...]]" -s "skae[estimator_name=VAE,prior=[normal,vamp,flow]]"
     python benchmarks/family_table.py benchmarks/quality/outputs/family.parquet
 
 Means over data sets of means over repetitions, held-out rows; the tables of each data set follow.

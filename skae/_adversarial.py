@@ -141,7 +141,9 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
     The linear floor has no meaning here: codes as PCA gives them have the mean and the variances of the prior, nothing
     more, and a game has no loss by which a better start or epoch could be told. So training starts at PCA (at random
     weights with ``init="random"``), takes all rows and keeps the last weights: `early_stopping`,
-    `validation_fraction`, `n_iter_no_change` and `tol` have no effect. The optimizers have the momentum 0.5 that
+    `validation_fraction`, `n_iter_no_change` and `tol` have no effect. Where columns are many and rows few that learns
+    rows by heart: lower `max_iter`. The discriminator has the hidden layers of the encoder, or (128, 64) if that has
+    none. The optimizers have the momentum 0.5 that
     GANs are trained with [3]_.
 
     References
@@ -227,7 +229,8 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
 
     def _build_module(self, n_features, n_components, scale):
         module = super()._build_module(n_features, n_components, scale)
-        module.adversary = perceptron((n_components, *self._hidden_layer_sizes(), 1), self.activation)
+        sizes = self._hidden_layer_sizes() or (128, 64)  # a linear discriminator would see nothing but means
+        module.adversary = perceptron((n_components, *sizes, 1), self.activation)
         return module
 
     # A game from one start, played to its end with all rows.
@@ -238,7 +241,7 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
     def _new_starts(self, x, scale, seed):
         return super()._new_starts(x, scale, seed)[:1]
 
-    def _beats_pca(self, run, x, rows, watched):
+    def _beats_pca(self, run, floor, x, rows, watched):
         return True
 
     def _n_held_out(self, n_rows):

@@ -25,6 +25,8 @@ __all__ = ["BaseAutoEncoder"]
 # PCA is left for a gain on held-out rows of this many standard errors. Chosen by benchmarks/linear_floor.py: with less,
 # PCA is left for worse on tables of a hundred rows; with more, gains of a tenth are missed there.
 N_ERRORS = 1.0
+# Fitted attributes without an underscore at their end.
+PRIVATE = {"_architecture", "_n_inputs", "_n_passes", "_optimizer_state"}
 
 
 class BaseAutoEncoder(
@@ -283,7 +285,7 @@ class BaseAutoEncoder(
                 lambda module: self._tell_callbacks(context, X, y, fitted, module),
             )
             from_pca = self._starts_at_pca() and self.early_stopping and not going_on
-            if from_pca and not self._beats_pca(run, x, rows, watched):
+            if from_pca and not self._beats_pca(run, floor, x, rows, watched):
                 run, first.module, first.best_epoch, first.best = first, floor, 0, first.first
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted | self._network(run.module)
@@ -300,12 +302,12 @@ class BaseAutoEncoder(
             reconstruction_attributes=lambda: fitted | self._network(copy.deepcopy(module)),
         )
 
-    def _beats_pca(self, run, x, rows, watched):
+    def _beats_pca(self, run, floor, x, rows, watched):
         """Whether the held-out rows are clearly better off than with PCA of the training rows.
 
         Not with PCA of all rows, where training starts: it knows the held-out ones.
         """
-        pca = copy.deepcopy(run.module)
+        pca = copy.deepcopy(floor)
         pca.start_at_pca(_float32(self._principal_axes(x, pca.n_components, rows).first(pca.n_components)))
         self._start_at_rows(pca, x, rows)
         return clear_gain(evaluate(self._loss, pca, x, watched), run.best, N_ERRORS)
@@ -443,14 +445,18 @@ class BaseAutoEncoder(
     @contextmanager
     def _unchanged_on_error(self):
         """Whatever is raised within, an interrupt too, the fitted attributes are as they were before."""
-        before = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        before = self._fitted()
         try:
             yield
         except BaseException:
-            for name in [name for name in vars(self) if name.endswith("_") and name not in before]:
+            for name in self._fitted().keys() - before.keys():
                 delattr(self, name)
             vars(self).update(before)
             raise
+
+    def _fitted(self):
+        """Fitted attributes, public and private."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_") or name in PRIVATE}
 
     def _hidden_layer_sizes(self):
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
@@ -663,7 +669,7 @@ class BaseAutoEncoder(
         super().__setstate__(state)
         if isinstance(getattr(self, "module_", None), dict):
             arrays, builder = self.module_, type(self)(**self._architecture)
-            vars(builder).update({k: v for k, v in vars(self).items() if k.endswith("_") and k != "module_"})
+            vars(builder).update({name: value for name, value in self._fitted().items() if name != "module_"})
             with torch.device("meta"):  # nothing is drawn, so that no generator is touched
                 module = builder._build_module(self._n_inputs, self.n_components_, self.scale_)
             module.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()}, assign=True)

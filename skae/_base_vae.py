@@ -37,6 +37,9 @@ class BaseVAE(BaseAutoEncoder):
 
     _of_training = BaseAutoEncoder._of_training | {"beta"}
 
+    # What the codes of a collapsed posterior say nothing of, in the warning.
+    _of_what = "of X"
+
     _parameter_constraints: dict = {
         **BaseAutoEncoder._parameter_constraints,
         "likelihood": [StrOptions({"gaussian", "bernoulli"})],
@@ -83,11 +86,14 @@ class BaseVAE(BaseAutoEncoder):
         return 1.0  # that of the prior
 
     def _after_fit(self, X):
+        if len(X) < LEAST_ROWS and hasattr(self, "active_units_") and len(self.active_units_) == self.n_components_:
+            return
         self.active_units_ = self._map(X, self._encode, self.n_components_).var(axis=0) > LEAST_VARIANCE
-        if not self.active_units_.any() and len(X) >= LEAST_ROWS and np.ptp(X, axis=0).any():
+        modelled = X[:, : len(self.mean_)]
+        if not self.active_units_.any() and len(X) >= LEAST_ROWS and np.ptp(modelled, axis=0).any():
             warnings.warn(
-                f"The posterior of {type(self).__name__} has collapsed to the prior, so that its codes say nothing of "
-                "X: lower beta or noise_variance.",
+                f"The posterior of {type(self).__name__} has collapsed to the prior, so that its codes say nothing "
+                f"{self._of_what}: lower beta or noise_variance.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -206,8 +212,8 @@ class BaseVAE(BaseAutoEncoder):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features_in_), float64
-            New rows, in the units of X, with the noise of the likelihood; zeros and ones for "bernoulli". For rows
-            without noise, use ``inverse_transform`` of standard normal codes.
+            New rows, in the units of X, with the noise of the likelihood; zeros and ones for "bernoulli". Without that
+            noise, for the standard normal prior: ``inverse_transform`` of standard normal codes.
 
         Raises
         ------

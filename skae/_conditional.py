@@ -6,6 +6,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -144,11 +145,12 @@ class ConditionalVAE(BaseVAE):
     best_loss_ : float
         Mean loss of a held-out row (of a training row if none is held out) at the weights kept.
 
-    mean_ : ndarray of shape (n_features_in_,), float64
-        Mean of each feature, subtracted before encoding.
+    mean_ : ndarray of shape (n_modelled,), float64
+        Mean of each modelled column, subtracted before encoding. Zeros for the likelihood "bernoulli".
 
     scale_ : float
-        Root mean square deviation over all features, by which X is divided: one number, so that PCA stays PCA.
+        Root mean square deviation over all modelled columns, by which they are divided: one number, so that PCA stays
+        PCA. 1 for the likelihood "bernoulli".
 
     n_samples_ : int
         Number of rows in the training data.
@@ -165,8 +167,13 @@ class ConditionalVAE(BaseVAE):
 
     Notes
     -----
-    `score` and `score_samples` are bounds on ln p(x | c) in nats, in the units of X. Training starts as probabilistic
-    PCA of the modelled columns, which ignores the condition, and leaves it for a clear gain on held-out rows only.
+    `score` and `score_samples` are bounds on ln p(x | c) in nats, in the units of X. Training starts as linear
+    regression on the condition with probabilistic PCA of what that leaves, which is the floor here.
+
+    Scale the modelled columns only, as with ``ColumnTransformer([("scale", StandardScaler(), modelled)],
+    remainder="passthrough")``, which puts the condition last. A pipeline's own ``inverse_transform`` has no place for a
+    condition: call that of its last step. Categories are those of the rows of `fit`, or of the first `partial_fit`;
+    another one is an error, so that in cross-validation each must be frequent enough for every fold.
 
     References
     ----------
@@ -186,6 +193,8 @@ class ConditionalVAE(BaseVAE):
     >>> threes.shape, threes[:, 64]
     ((5, 65), array([3., 3., 3., 3., 3.]))
     """
+
+    _of_what = "that the condition does not tell, if there is anything"
 
     _parameter_constraints: dict = {
         **BaseVAE._parameter_constraints,
@@ -267,7 +276,14 @@ class ConditionalVAE(BaseVAE):
         return concatenate([(x[:, : len(mean)] - mean) / scale, x[:, len(mean) :]], 1)
 
     def _principal_axes(self, x, n_axes, rows=None):
-        return principal_axes(x[:, : x.shape[1] - self.n_conditions_], n_axes, rows)
+        """Those of what a linear regression on the condition leaves of the modelled columns."""
+        modelled, condition = x.tensor_split([x.shape[1] - self.n_conditions_], dim=1)
+        return principal_axes(modelled - condition @ slopes(modelled, condition, rows), n_axes, rows)
+
+    def _start_at_rows(self, module, x, rows):
+        if module.n_conditions:
+            modelled, condition = x.tensor_split([x.shape[1] - module.n_conditions], dim=1)
+            module.start_at_regression(slopes(modelled, condition, rows))
 
     def _validate(self, X, reset=False):
         """The modelled columns and the encoded condition of X, side by side."""
@@ -290,18 +306,27 @@ class ConditionalVAE(BaseVAE):
         return np.hstack([modelled, condition.astype(modelled.dtype)])
 
     def _fit_condition(self, X):
-        self.condition_indices_ = np.asarray(_get_column_indices(X, list(self.condition_features)), dtype=int)
-        if len(self.condition_indices_) >= self.n_features_in_:
+        indices = np.asarray(_get_column_indices(X, list(self.condition_features)), dtype=int)
+        if len(np.unique(indices)) < len(indices):
+            raise ValueError(f"condition_features name a column twice: {list(self.condition_features)}.")
+        if len(indices) >= self.n_features_in_:
             raise ValueError("condition_features are all columns of X: at least one must be left to be modelled.")
+        self.condition_indices_ = indices
         table = self._condition_of(X)
         if isinstance(self.categorical_features, str):
-            columns = [_safe_indexing(X, int(i), axis=1) for i in self.condition_indices_]
+            columns = [_safe_indexing(X, int(i), axis=1) for i in indices]
             is_category = [
                 str(getattr(column, "dtype", "")) == "category" or np.array(values.tolist()).dtype.kind not in "iuf"
                 for column, values in zip(columns, table.T, strict=True)
             ]
         else:
-            is_category = np.isin(self.condition_indices_, _get_column_indices(X, list(self.categorical_features)))
+            categories = _get_column_indices(X, list(self.categorical_features))
+            if not set(categories) <= set(indices.tolist()):
+                raise ValueError(
+                    "categorical_features must be columns of X that are among condition_features, got "
+                    f"{list(self.categorical_features)} and {list(self.condition_features)}."
+                )
+            is_category = np.isin(indices, categories)
         self.condition_encoder_ = ColumnTransformer(
             [
                 ("categories", OneHotEncoder(sparse_output=False), np.flatnonzero(is_category)),
@@ -313,7 +338,7 @@ class ConditionalVAE(BaseVAE):
     def _condition_of(self, X):
         """The columns of X that are the condition, as objects: numbers and strings side by side."""
         columns = [_safe_indexing(X, int(i), axis=1) for i in self.condition_indices_]
-        return np.column_stack([np.asarray(column, dtype=object) for column in columns])
+        return without_missing(np.column_stack([np.asarray(column, dtype=object) for column in columns]))
 
     def _encode_condition(self, table):
         return check_array(self.condition_encoder_.transform(table), input_name="condition")
@@ -328,7 +353,12 @@ class ConditionalVAE(BaseVAE):
                 "ConditionalVAE was fitted with a condition and needs one: pass condition=..., the values of the "
                 f"{n_columns} condition_features, one row for all or one for each."
             )
-        table = np.atleast_2d(np.asarray([] if condition is None else condition, dtype=object))
+        if hasattr(condition, "columns") and hasattr(self, "feature_names_in_"):
+            names = self.feature_names_in_[self.condition_indices_].tolist()
+            if missing := sorted(set(names) - set(condition.columns)):
+                raise ValueError(f"condition lacks the columns {missing} of condition_features.")
+            condition = condition[names].to_numpy()
+        table = without_missing(np.atleast_2d(np.asarray([] if condition is None else condition, dtype=object)))
         if table.shape not in ((1, n_columns), (n_rows, n_columns)):
             raise ValueError(
                 f"condition must have shape ({n_columns},) or (n_samples, n_condition_features) = ({n_rows}, "
@@ -412,6 +442,15 @@ class ConditionalVAE(BaseVAE):
         return self._rows(self._add_noise(mean, rng), table)
 
 
+def without_missing(table):
+    """An array of objects, if all are there."""
+    if any(value is None or is_scalar_nan(value) or is_pandas_na(value) for value in table.flat):
+        raise ValueError(
+            "Input condition contains NaN or another missing value. Impute it, or make it a category of its own."
+        )
+    return table
+
+
 class ConditionalModule(VariationalModule):
     """A variational module whose encoder and decoder take the condition beside their input."""
 
@@ -423,3 +462,18 @@ class ConditionalModule(VariationalModule):
             self.encoder = LinearPlusPerceptron(n_features + n_conditions, sizes, 2 * n_components, activation)
             self.decoder = LinearPlusPerceptron(n_components + n_conditions, sizes[::-1], n_features, activation)
             self.decoder.linear.bias = bias
+
+    @torch.no_grad()
+    def start_at_regression(self, slopes):
+        """Let the linear maps encode and decode what a regression leaves; slopes: (n_conditions, n_features)."""
+        encode = self.encoder.linear.weight[:, : slopes.shape[1]]
+        self.encoder.linear.weight[:, slopes.shape[1] :] = -encode @ slopes.T
+        self.decoder.linear.weight[:, -len(slopes) :] = slopes.T
+
+
+def slopes(modelled, condition, rows=None):
+    """Least squares of the modelled columns on the condition, of least norm: shape (n_conditions, n_modelled)."""
+    if rows is not None:
+        modelled, condition = modelled[rows], condition[rows]
+    exact = (condition - condition.mean(0)).cpu().double()
+    return (torch.linalg.pinv(exact, rtol=1e-6) @ modelled.cpu().double()).to(modelled)

@@ -44,19 +44,20 @@ class SparseAutoEncoder(BaseAutoEncoder):
         "kl" only makes each entry active seldom.
 
     n_active : int or None, default=None
-        Entries k that "top_k" leaves in each code; more than there are components leaves all. None is the square root
-        of the number of components, rounded: 10 of 100.
+        Entries k that "top_k" leaves in each code (the other penalties do not use it); more than there are components
+        leaves all. None is the square root of the number of components, rounded: 10 of 100.
 
     sparsity : float or None, default=None
-        Weight :math:`\lambda` of the penalties "l1" and "kl", beside a squared error summed over the features of rows
-        divided by `scale_`. None is 1 for "l1", which leaves a quarter of 100 entries active on digits, and 20 for
-        "kl", which brings the mean activity there within a tenth of its target.
+        Weight :math:`\lambda` of the penalties "l1" and "kl" ("top_k" has none), beside a squared error summed over the
+        features of rows divided by `scale_`. None is 1 for "l1", which leaves a quarter of 100 entries active on
+        digits, and 20 for "kl", which brings the mean activity there within a tenth of its target.
 
     rho : float, default=0.05
-        Mean activity of each entry that "kl" aims at, between 0 and 1 [3]_.
+        Mean activity of each entry that "kl" aims at, between 0 and 1 [3]_; the other penalties do not use it.
 
     sparse_output : bool, default=False
         Whether ``transform`` returns a ``scipy.sparse.csr_array``. ``inverse_transform`` takes both kinds.
+        Data frames (``set_output``) cannot hold them.
 
     hidden_layer_sizes : int or array-like of int, default=(128, 64)
         Widths of the encoder's hidden layers; the decoder has them in reverse. ``()`` makes both linear.

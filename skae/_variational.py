@@ -113,8 +113,8 @@ class VAE(BaseVAE):
     Attributes
     ----------
     active_units_ : ndarray of shape (n_components_,), bool
-        Components whose posterior mean varies over the rows of the fit: by more than 0.01, as in [4]_. A warning tells
-        if there is none.
+        Components whose posterior mean varies over the rows of `fit`, or of the last `partial_fit` with ten or more: by
+        more than 0.01, as in [4]_. A warning tells if there is none.
 
     noise_variance_ : float
         Variance of the Gaussian likelihood, in squared units of X; not for "bernoulli".

@@ -1,13 +1,14 @@
 """VQVAE: codes from codebooks of a few vectors."""
 
 import warnings
+from itertools import pairwise
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -45,8 +46,8 @@ class VQVAE(BaseAutoEncoder):
     Parameters
     ----------
     n_components : int or float, default=2
-        Number of components of the code, a multiple of `n_codebooks`. A float in (0, 1) takes the fewest for which PCA
-        explains more than this share of the variance.
+        Number of components of the code, a multiple of `n_codebooks`. A float in (0, 1), for a single codebook, takes
+        the fewest for which PCA explains more than this share of the variance.
 
     n_codes : int, default=64
         Vectors K in each codebook: clusters, if there is one codebook.
@@ -116,7 +117,10 @@ class VQVAE(BaseAutoEncoder):
         The codes, in units of X. Codebook g has the components g, g + n_codebooks, ...
 
     code_frequencies_ : ndarray of shape (n_codebooks, n_codes), float64
-        Share of the rows of the fit that have each code.
+        Share of the rows of `fit`, and of those of each `partial_fit` at the time, that have each code.
+
+    code_followers_ : ndarray of shape (n_codebooks - 1, n_codes, n_codes), int64
+        Number of these rows with code i of a codebook and code j of the next.
 
     module_ : torch.nn.Module
         The network, with ``encode`` and ``decode``, in float64.
@@ -162,7 +166,8 @@ class VQVAE(BaseAutoEncoder):
     Notes
     -----
     The linear floor has no meaning for so few codes; that of VQVAE is k-means of the principal components, which is
-    left only for a clear gain in the objective on held-out rows. `score` is the R2 of the reconstruction.
+    left only for a clear gain on held-out rows. These, and so `validation_curve_` and `best_loss_`, are judged by
+    the first term of the objective, the reconstruction: the unit of the second is the encoder's own.
 
     References
     ----------
@@ -240,12 +245,16 @@ class VQVAE(BaseAutoEncoder):
             loss = loss + self.commitment * squared_error(z, quantized.detach())
         return loss
 
-    def _build_module(self, n_features, n_components, scale):
-        if n_components % self.n_codebooks:
-            raise ValueError(
-                f"VQVAE deals its components out among the codebooks: n_components={n_components} must be a multiple "
-                f"of n_codebooks={self.n_codebooks}."
+    def _check_parameters(self):
+        super()._check_parameters()
+        whole = isinstance(self.n_components, Integral)
+        if self.n_codebooks > 1 and (not whole or self.n_components % self.n_codebooks):
+            raise InvalidParameterError(
+                f"VQVAE deals its components out among the codebooks: n_components={self.n_components} must be a "
+                f"multiple of n_codebooks={self.n_codebooks}."
             )
+
+    def _build_module(self, n_features, n_components, scale):
         return QuantizedModule(
             n_features, n_components, self._hidden_layer_sizes(), self.activation, self.n_codebooks, self.n_codes
         )
@@ -265,9 +274,15 @@ class VQVAE(BaseAutoEncoder):
         module.reset_averages()
 
     def _after_fit(self, X):
-        self._codes = self._codes_of(X)
-        counts = [np.bincount(codes, minlength=self.n_codes) for codes in self._codes.T]
-        self.code_frequencies_ = np.array(counts) / len(X)
+        codes, n_codes = self._codes_of(X), self.n_codes
+        counts = np.array([np.bincount(book, minlength=n_codes) for book in codes.T])
+        pairs = [before * n_codes + after for before, after in pairwise(codes.T)]
+        followers = [np.bincount(pair, minlength=n_codes**2).reshape(n_codes, n_codes) for pair in pairs]
+        followers = np.array(followers, dtype=np.int64).reshape(-1, n_codes, n_codes)
+        n_before = self.n_samples_ - len(X)  # rows of earlier calls of partial_fit
+        if n_before:
+            counts, followers = counts + n_before * self.code_frequencies_, followers + self.code_followers_
+        self.code_frequencies_, self.code_followers_ = counts / self.n_samples_, followers
 
     def _codes_of(self, X):
         """Index in each codebook, shape (n_samples, n_codebooks)."""
@@ -302,10 +317,15 @@ class VQVAE(BaseAutoEncoder):
         NotFittedError
             Before `fit`.
         ValueError
-            If X is not valid.
+            If X is not valid, or if there are more combinations of codes than int64 can number.
         """
         X = self._validate(X)
         n_codebooks, n_codes = self.module_.codebooks.shape[:2]
+        if n_codes**n_codebooks > 2**63:
+            raise ValueError(
+                f"{n_codes}**{n_codebooks} combinations of codes are more than int64 can number. Use fewer codebooks, "
+                "or transform, which gives the quantized code."
+            )
         return np.ravel_multi_index(tuple(self._codes_of(X).T), (n_codes,) * n_codebooks)
 
     def fit_predict(self, X, y=None):
@@ -352,14 +372,13 @@ class VQVAE(BaseAutoEncoder):
         """
         check_is_fitted(self)
         n_samples, rng = checked_draws(n_samples, random_state)
-        codes = np.empty((n_samples, self._codes.shape[1]), dtype=np.int64)
-        followers = np.arange(len(self._codes))
-        codes[:, 0] = self._codes[rng.choice(followers, n_samples), 0]
-        for place in range(1, codes.shape[1]):
-            before = self._codes[:, place - 1]
-            for code in np.unique(codes[:, place - 1]):
-                drawn = codes[:, place - 1] == code
-                codes[drawn, place] = self._codes[rng.choice(followers[before == code], drawn.sum()), place]
+        n_codebooks, n_codes = self.code_frequencies_.shape
+        codes = np.empty((n_samples, n_codebooks), dtype=np.int64)
+        codes[:, 0] = rng.choice(n_codes, n_samples, p=self.code_frequencies_[0])
+        for book, followers in enumerate(self.code_followers_):
+            for code in np.unique(codes[:, book]):
+                drawn = codes[:, book] == code
+                codes[drawn, book + 1] = rng.choice(n_codes, drawn.sum(), p=followers[code] / followers[code].sum())
         return self._map(codes.astype(np.float64), lambda c: self._decode(self._look_up(c)), self.n_features_in_)
 
     def _look_up(self, codes):
@@ -390,7 +409,9 @@ class QuantizedModule(AutoEncoderModule):
 
     def quantize(self, z):
         """The nearest codes and their indices, shape (batch, n_books)."""
-        codes = torch.cdist(self.split(z), self.codebooks).argmin(-1).T
+        # without matrix products: equal codes then have equal distances, whatever rows stand beside a row
+        distances = torch.cdist(self.split(z), self.codebooks, compute_mode="donot_use_mm_for_euclid_dist")
+        codes = distances.argmin(-1).T
         return self.look_up(codes), codes
 
     def look_up(self, codes):
@@ -404,13 +425,16 @@ class QuantizedModule(AutoEncoderModule):
     @torch.no_grad()
     def move_codes(self, z, codes):
         """Towards the means of the outputs assigned to them; dead ones to outputs drawn at random."""
-        parts = self.split(z)
-        chosen = nn.functional.one_hot(codes.T, self.frequencies.shape[1]).to(z)
-        self.frequencies.lerp_(chosen.mean(1), 1 - DECAY)
-        self.sums.lerp_(chosen.mT @ parts / len(z), 1 - DECAY)
-        dead = self.frequencies < DEAD / self.frequencies.shape[1]
-        drawn = parts[:, torch.randint(len(z), (dead.shape[1],), device=z.device)]
-        fresh = torch.full_like(self.frequencies, 1 / dead.shape[1])
+        parts, n_codes = self.split(z), self.frequencies.shape[1]
+        # a batch of fewer rows than half the codes tells little of them, and counts for less
+        rate = (1 - DECAY) * min(1, 2 * len(z) / n_codes)
+        chosen = nn.functional.one_hot(codes.T, n_codes).to(z)
+        self.frequencies.lerp_(chosen.mean(1), rate)
+        self.sums.lerp_(chosen.mT @ parts / len(z), rate)
+        dead = self.frequencies < DEAD / n_codes
+        dead &= dead.cumsum(1) <= len(z)  # no more of them at once than there are rows
+        drawn = parts[:, torch.randint(len(z), (n_codes,), device=z.device)]
+        fresh = torch.full_like(self.frequencies, 1 / n_codes)
         self.frequencies.copy_(torch.where(dead, fresh, self.frequencies))
         self.sums.copy_(torch.where(dead[..., None], drawn * fresh[..., None], self.sums))
         self.codebooks.copy_(self.sums / self.frequencies[..., None])

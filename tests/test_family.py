@@ -11,8 +11,9 @@ import torch
 from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_moons
-from sklearn.decomposition import sparse_encode
+from sklearn.decomposition import PCA, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -256,6 +257,28 @@ def test_condition_raises_the_likelihood_and_leaves_the_code(labelled):
     assert without < with_class - 0.1  # the class is given, so that the code need not tell it
 
 
+@pytest.mark.parametrize("n_rows", [12, 27, 200])
+def test_few_rows_still_heed_the_condition(n_rows):
+    rng = np.random.RandomState(0)
+    group = np.arange(n_rows) % 2
+    X = np.column_stack([group[:, None] * 10 + rng.standard_normal((n_rows, 3)), group])
+    model = ConditionalVAE(1, condition_features=[3], categorical_features=[3], max_iter=20, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the condition may tell all there is
+        model.fit(X)
+    means = [model.sample(500, condition=[g], random_state=0)[:, :3].mean() for g in (0, 1)]
+    assert means[1] - means[0] == pytest.approx(10, abs=1)
+
+
+def test_linear_start_is_regression_and_probabilistic_pca(frame):
+    modelled = frame[["height", "weight", "reach"]].to_numpy()
+    given = np.column_stack([frame["sex"] == "male", frame["age"]]).astype(float)
+    options = dict(hidden_layer_sizes=(), early_stopping=False, **START)
+    model = ConditionalVAE(1, condition_features=["sex", "age"], **options).fit(frame)
+    left = modelled - LinearRegression().fit(given, modelled).predict(given)
+    np.testing.assert_allclose(model.score_samples(frame), PCA(1).fit(left).score_samples(left), atol=1e-3)
+
+
 def test_counterfactuals_in_a_data_frame(frame):
     model = ConditionalVAE(2, condition_features=["sex", "age"], random_state=0).fit(frame)
     assert model.n_conditions_ == 3
@@ -269,6 +292,8 @@ def test_counterfactuals_in_a_data_frame(frame):
         frame[["height", "weight", "reach"]], own[:, [1, 3, 4]].astype(float), multioutput="variance_weighted"
     )
     assert r2 > 0.9
+    by_name = model.inverse_transform(Z, condition=frame[["age", "sex"]])  # in another order
+    np.testing.assert_array_equal(by_name, own)
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.transform(frame), Z)
     model.partial_fit(frame)
@@ -325,6 +350,9 @@ def test_bad_columns_leave_no_half_fitted_estimator(labelled, frame):
         (ConditionalVAE(condition_features=["height", "length"]), frame, "length"),
         (ConditionalVAE(condition_features=["height"]), frame, "could not convert string to float"),
         (ConditionalVAE(**number), missing, "condition contains NaN"),
+        (ConditionalVAE(condition_features=["sex"]), frame.replace({"sex": {"male": None}}), "condition contains NaN"),
+        (ConditionalVAE(condition_features=["age", "age"]), frame.drop(columns="sex"), "name a column twice"),
+        (ConditionalVAE(condition_features=[64], categorical_features=[0]), labelled, "among condition_features"),
     ):
         with pytest.raises(ValueError, match=message):
             model.fit(X)
@@ -411,14 +439,41 @@ def test_drawn_rows_are_decoded_codes_as_frequent_as_in_the_data(digits):
     if (model.predict(exact) == np.arange(6)).all():
         np.testing.assert_allclose(np.bincount(codes, minlength=6) / 5000, model.code_frequencies_[0], atol=0.03)
     two = VQVAE(8, n_codes=6, n_codebooks=2, **QUICK).fit(digits)
+    both = np.column_stack(np.unravel_index(two.predict(digits), (6, 6)))
+    expected = np.zeros((6, 6))
+    np.add.at(expected, tuple(both.T), 1)
+    np.testing.assert_array_equal(two.code_followers_[0], expected)
     np.testing.assert_array_equal(two.sample(9, random_state=1), two.sample(9, random_state=1))
 
 
 def test_components_are_dealt_out_evenly(table):
     with pytest.raises(ValueError, match="n_components=5 must be a multiple of n_codebooks=2"):
         VQVAE(5, n_codebooks=2).fit(table)
+    with pytest.raises(ValueError, match=r"n_components=0.9 must be a multiple of n_codebooks=2"):
+        VQVAE(0.9, n_codebooks=2).fit(table)
+    many = VQVAE(11, n_codebooks=11, **QUICK).fit(table)
+    with pytest.raises(ValueError, match="combinations of codes are more than int64 can number"):
+        many.predict(table)
     labels = VQVAE(2, n_codes=3, **QUICK).fit_predict(table)
     assert set(labels) <= {0, 1, 2}
+
+
+def test_single_rows_do_not_ruin_the_codebook(digits):
+    model = VQVAE(16, max_iter=20, random_state=0).fit(digits)
+    plain = AutoEncoder(16, max_iter=20, random_state=0).fit(digits)
+    before = model.score(digits), plain.score(digits)
+    for row in range(200):
+        model.partial_fit(digits[row : row + 1])
+        plain.partial_fit(digits[row : row + 1])
+    assert before[0] - model.score(digits) < 0.15
+    assert (model.code_frequencies_ > 0).mean() >= 0.8
+    assert model.code_frequencies_.sum() == pytest.approx(1)
+
+
+def test_codes_of_a_row_do_not_depend_on_the_rows_beside_it(digits):
+    model = VQVAE(4, n_codes=64, **QUICK).fit(digits[:30])  # more codes than rows: some are alike
+    alone = [int(model.predict(row[None])[0]) for row in digits[:60]]
+    np.testing.assert_array_equal(model.predict(digits[:60]), alone)
 
 
 # Priors of VAE, free bits, active units.
@@ -526,6 +581,22 @@ def test_active_units_are_those_above_the_noise(digits, noise_variance, n_active
     variances = model.transform(digits).var(axis=0)
     np.testing.assert_array_equal(model.active_units_, variances > 0.01)
     assert n_active - 1 <= model.active_units_.sum() <= n_active  # one may be active by less than 0.01
+
+
+def test_a_fit_that_fails_at_its_end_leaves_the_estimator_as_it_was(digits):
+    model = VAE(4, **QUICK).fit(digits)
+    expected = model.transform(digits)
+    model.set_params(hidden_layer_sizes=(8,), beta=1e6, init="random")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        with pytest.raises(ConvergenceWarning):
+            model.fit(digits)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(digits), expected)
+
+
+def test_active_units_are_of_rows_enough(digits):
+    model = VAE(2, **QUICK).fit(digits)
+    assert model.partial_fit(digits[:1]).active_units_.all()
 
 
 # AdversarialAutoEncoder.
