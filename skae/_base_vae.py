@@ -68,8 +68,8 @@ class BaseVAE(BaseAutoEncoder):
             return bernoulli_log_likelihood(x, module.logits(z))
         return gaussian_log_likelihood(x, module.decode(z), module.log_noise)
 
-    def _build_module(self, n_features, n_components, scale):
-        return VariationalModule(
+    def _build_module(self, n_features, n_components, scale, module=VariationalModule):
+        return module(
             n_features,
             n_components,
             self._hidden_layer_sizes(),

@@ -1,5 +1,7 @@
 """ConditionalVAE: a variational autoencoder given some of the columns."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from sklearn.compose import ColumnTransformer
@@ -255,16 +257,8 @@ class ConditionalVAE(BaseVAE):
         return super()._log_likelihood(module, x[..., :n_modelled], torch.cat([z, condition], -1))
 
     def _build_module(self, n_features, n_components, scale):
-        return ConditionalModule(
-            self.n_conditions_,
-            n_features - self.n_conditions_,
-            n_components,
-            self._hidden_layer_sizes(),
-            self.activation,
-            probabilities=self._probabilities(),
-            noise_variance=None if self.noise_variance is None else self.noise_variance / scale**2,
-            beta=self.beta,
-        )
+        module = partial(ConditionalModule, self.n_conditions_)
+        return super()._build_module(n_features - self.n_conditions_, n_components, scale, module)
 
     # The rows of the network are the modelled columns, then the encoded condition.
 
