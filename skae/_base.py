@@ -632,9 +632,12 @@ class BaseAutoEncoder(
     def _tensor(self, array, like):
         return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
+    def _standardized(self, x):
+        """What the fitted network sees of rows of a valid X, a tensor."""
+        return self._standardize(x, self._tensor(self.mean_, x), self.scale_)
+
     def _encode(self, x):
-        x = self._standardize(x, self._tensor(self.mean_, x), self.scale_)
-        return self.module_.encode(x) * self._code_unit()
+        return self.module_.encode(self._standardized(x)) * self._code_unit()
 
     def _decode(self, z):
         return self.module_.decode(z / self._code_unit()) * self.scale_ + self._tensor(self.mean_, z)

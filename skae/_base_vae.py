@@ -234,7 +234,7 @@ class BaseVAE(BaseAutoEncoder):
 
     def _posterior(self, x):
         """Standardized x, and mean and log-variance of its posterior."""
-        x = self._standardize(x, self._tensor(self.mean_, x), self.scale_)
+        x = self._standardized(x)
         return x, *self.module_.posterior(x)
 
     def _bound(self, X, n_draws, combine):

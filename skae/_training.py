@@ -172,6 +172,11 @@ class Run:
     diverged: bool = False
 
 
+def _at_start(loss: Loss, module: nn.Module, x: Tensor, watched: Tensor) -> Run:
+    first = evaluate(loss, module, x, watched)
+    return Run(module, first, first, copy.deepcopy(module.state_dict()), watched_curve=[float(first.mean())])
+
+
 def minimize(
     loss: Loss,
     module: nn.Module,
@@ -195,8 +200,7 @@ def minimize(
     ``tol``, or when the loss is not finite. Every epoch has a seed of its own: other descents may go on in between.
     """
     optimizer = adam(module, weight_decay)
-    first = evaluate(loss, module, x, watched)
-    run = Run(module, first, first, copy.deepcopy(module.state_dict()), watched_curve=[float(first.mean())])
+    run = _at_start(loss, module, x, watched)
     yield run
     best, waited = run.watched_curve[0], 0
     for done in range(max_epochs):
@@ -237,8 +241,7 @@ def play(
     nothing is chosen by one: the last weights are kept while they are finite, and ``loss`` of the watched rows is only
     noted.
     """
-    first = evaluate(loss, module, x, watched)
-    run = Run(module, first, first, copy.deepcopy(module.state_dict()), watched_curve=[float(first.mean())])
+    run = _at_start(loss, module, x, watched)
     yield run
     for done in range(max_epochs):
         with seeded((seed + done) % 2**63, x.device):

@@ -288,8 +288,7 @@ class VQVAE(BaseAutoEncoder):
         """Index in each codebook, shape (n_samples, n_codebooks)."""
 
         def codes(x):
-            x = self._standardize(x, self._tensor(self.mean_, x), self.scale_)
-            return self.module_.quantize(self.module_.encoder(x))[1]
+            return self.module_.quantize(self.module_.encoder(self._standardized(x)))[1]
 
         return self._map(X, codes, self.module_.codebooks.shape[0]).astype(np.int64)
 
