@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-slow benchmark benchmark-full results speed floor clean
+.PHONY: demo test test-slow benchmark benchmark-full results speed fallback clean
 
 demo: .venv/examples
 	$(BIN)/python examples/plot_compare.py
@@ -32,8 +32,8 @@ results: .venv/benchmarks
 speed: .venv/benchmarks
 	$(BIN)/benchopt run benchmarks/speed
 
-floor: .venv/benchmarks
-	$(BIN)/python benchmarks/linear_floor.py --out floor.csv
+fallback: .venv/benchmarks
+	$(BIN)/python benchmarks/pca_fallback.py --out fallback.csv
 
 .venv/%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -158,8 +158,8 @@ def codebooks(sets):
                 show(name, seed, n_codes, *cells)
             if X.shape[1] >= 16:
                 options = dict(n_components=16, n_codebooks=4, random_state=seed)
-                start = VQVAE(max_iter=1, learning_rate_init=1e-12, hidden_layer_sizes=(), **options).fit(train)
-                show(name, seed, "4 x 64", start.score(test), VQVAE(**options).fit(train).score(test))
+                initial = VQVAE(max_iter=1, learning_rate_init=1e-12, hidden_layer_sizes=(), **options).fit(train)
+                show(name, seed, "4 x 64", initial.score(test), VQVAE(**options).fit(train).score(test))
 
 
 def classes(sets):

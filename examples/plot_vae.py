@@ -51,9 +51,9 @@ left.imshow(
     np.vstack([np.hstack(np.pad(row, ((0, 0), (1, 1), (1, 1)))) for row in drawn]), cmap="gray_r", vmin=0, vmax=1
 )
 left.set(title="drawn from the VAE", xticks=[], yticks=[])
-floor = np.quantile(np.concatenate(list(scores.values())), 0.02)
+lowest = np.quantile(np.concatenate(list(scores.values())), 0.02)
 for (name, values), style in zip(scores.items(), ("-", "--", ":"), strict=True):
-    right.hist(values.clip(floor), bins=80, histtype="step", linestyle=style, linewidth=1.8, label=name)
+    right.hist(values.clip(lowest), bins=80, histtype="step", linestyle=style, linewidth=1.8, label=name)
 right.set(title="log-likelihood of single rows", xlabel="ln p(x), nats (bound)", ylabel="rows")
 right.legend()
 figure.savefig("vae.png", dpi=120)

@@ -8,7 +8,7 @@ is a k-means that decodes; with several, each row is a combination, and a few hu
 
 # %%
 # k-means spends a centre on every combination: beyond ten bits it would have more centres than there are training rows.
-# As far as it goes nothing is better; codebooks go on from there.
+# With one codebook nothing is better; several codebooks reach further.
 
 import os
 

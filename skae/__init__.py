@@ -5,6 +5,7 @@ from ._autoencoder import AutoEncoder
 from ._base import BaseAutoEncoder
 from ._conditional import ConditionalVAE
 from ._contractive import ContractiveAutoEncoder
+from ._declaration import parameter as parameter
 from ._denoising import DenoisingAutoEncoder
 from ._sparse import SparseAutoEncoder
 from ._variational import VAE

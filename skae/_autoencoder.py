@@ -3,7 +3,10 @@
 from sklearn.utils._param_validation import StrOptions
 
 from ._base import BaseAutoEncoder
+from ._declaration import parameter
 from ._losses import binary_cross_entropy, squared_error
+from ._networks import AutoEncoderModule
+from ._scaling import Scaler
 
 
 class AutoEncoder(BaseAutoEncoder):
@@ -13,123 +16,25 @@ class AutoEncoder(BaseAutoEncoder):
 
     .. math:: \ell(x) = \lVert x - g(f(x)) \rVert^2
 
-    summed over features. They start as PCA and end no worse on held-out rows: a nonlinear PCA [1]_ [2]_. ``transform``
-    returns f(x), in the units of X; without hidden layers it is PCA's up to sign.
+    summed over features. They are initialized as PCA, and PCA is the fallback: a nonlinear PCA [1]_ that is no worse on
+    validation rows [2]_. ``transform`` returns f(x), in the units of X; without hidden layers it is PCA's up to sign.
 
     Parameters
     ----------
-    n_components : int or float, default=2
-        Number of components of the code. A float in (0, 1) takes the fewest for which PCA explains more than this share
-        of the variance. It may exceed the number of features or rows: PCA then reconstructs the training rows exactly,
-        the components beyond their rank start at zero, and any use that training finds for them must pay on held-out
-        rows.
-
     loss : {"squared_error", "binary_cross_entropy"}, default="squared_error"
         Objective of a row. "binary_cross_entropy" is for X in [0, 1]: g(z) are probabilities p and the loss is
         :math:`-\sum_j x_j \ln p_j + (1 - x_j) \ln (1 - p_j)`.
 
-    hidden_layer_sizes : int or array-like of int, default=(128, 64)
-        Widths of the encoder's hidden layers; the decoder has them in reverse. ``()`` makes both linear.
-
-    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="silu"
-        Activation of the hidden layers.
-
-    init : {"pca", "random"}, default="pca"
-        Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
-        data, also from random weights. The weights that are best on held-out rows are kept, but PCA itself unless they
-        do clearly better there than PCA of the training rows: by one standard error of the mean gain, or for a share of
-        rows above a half by two of its standard errors. Fewer than ten held-out rows cannot tell, and PCA is kept.
-        "random" has the random start alone, at half the cost.
-
-    alpha : float, default=0.1
-        L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
-        ``1 - learning rate * alpha``).
-
-    batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 40th of the training rows, at least 32 and at most 512, so that a fit takes
-        about the same number of steps whatever the number of rows.
-
-    learning_rate_init : float, default=0.005
-        Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
-
-    max_iter : int or None, default=None
-        Epochs at most: passes over the training rows, from each start. None is 400,000 divided by the number of rows,
-        at least 55 and at most 100: 100 up to 4,000 rows, where more passes gain most and cost least.
-
-    early_stopping : bool, default=True
-        Whether to hold rows out to choose the best epoch. Otherwise all rows train and the training loss chooses.
-
-    validation_fraction : float or "auto", default="auto"
-        Share of the rows held out. "auto" is a tenth, but at least 50 rows and at most a third of all.
-
-    n_iter_no_change : int, default=20
-        Epochs without improvement by `tol` after which training ends.
-
-    tol : float, default=1e-4
-        Least improvement of the loss on held-out rows that counts, as a share of the loss.
-
-    warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale. What made the network
-        (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
-
-    device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
-        Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
-        as fast.
-
-    random_state : int, RandomState instance or None, default=None
-        Decides weights, held-out rows, batches and noise. An int makes results reproducible, bit for bit on the same
-        machine.
-
-    Attributes
-    ----------
-    module_ : torch.nn.Module
-        The network, with ``encode`` and ``decode``, in float64.
-
-    n_components_ : int
-        Number of components.
-
-    n_iter_ : int
-        Epochs run, of the start that was kept.
-
-    best_iter_ : int
-        Epoch whose weights are kept; 0 is the start.
-
-    loss_curve_ : list of float
-        Mean loss of a training row in each epoch, for X divided by `scale_`.
-
-    validation_curve_ : list of float or None
-        Mean loss of a held-out row before training and after each epoch; None if no rows are held out.
-
-    best_loss_ : float
-        Mean loss of a held-out row (of a training row if none is held out) at the weights kept.
-
-    mean_ : ndarray of shape (n_features_in_,), float64
-        Mean of each feature, subtracted before encoding. Zeros for the loss
-        "binary_cross_entropy".
-
-    scale_ : float
-        Root mean square deviation over all features, by which X is divided: one number, so that PCA stays PCA. 1
-        for the loss "binary_cross_entropy".
-
-    n_samples_ : int
-        Number of rows in the training data.
-
-    n_features_in_ : int
-        Number of features seen during `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of features seen during `fit`, if they are all strings.
-
     See Also
     --------
-    DenoisingAutoEncoder : Learns to undo noise, for features that withstand it.
+    DenoisingAutoEncoder : Learns to remove noise, for features that withstand it.
     VAE : Gives a density, and draws new rows.
-    sklearn.decomposition.PCA : The linear map that this one starts from.
+    sklearn.decomposition.PCA : The linear map that initializes this estimator.
 
     Notes
     -----
     Standardize the columns of a table first, as for PCA; divide pictures by their maximum. PCA is the better choice
-    where data is linear, where rows are fewer than a hundred or where axes are to be interpreted.
+    for linear data, for fewer than a hundred rows, and if axes are to be interpreted.
 
     References
     ----------
@@ -150,49 +55,9 @@ class AutoEncoder(BaseAutoEncoder):
     (5, 64)
     """
 
-    _parameter_constraints: dict = {
-        **BaseAutoEncoder._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "binary_cross_entropy"})],
-    }
-
-    def __init__(
-        self,
-        n_components=2,
-        *,
-        loss="squared_error",
-        hidden_layer_sizes=(128, 64),
-        activation="silu",
-        init="pca",
-        alpha=0.1,
-        batch_size="auto",
-        learning_rate_init=0.005,
-        max_iter=None,
-        early_stopping=True,
-        validation_fraction="auto",
-        n_iter_no_change=20,
-        tol=1e-4,
-        warm_start=False,
-        device="cpu",
-        random_state=None,
-    ):
-        super().__init__(
-            n_components=n_components,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            init=init,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            warm_start=warm_start,
-            device=device,
-            random_state=random_state,
-        )
-        self.loss = loss
+    loss: str = parameter(
+        StrOptions({"squared_error", "binary_cross_entropy"}), default="squared_error", defines_network=True
+    )
 
     def _loss(self, module, x):
         z = module.encode(x)
@@ -200,5 +65,10 @@ class AutoEncoder(BaseAutoEncoder):
             return binary_cross_entropy(x, module.logits(z))
         return squared_error(x, module.decode(z))
 
-    def _probabilities(self):
-        return self.loss == "binary_cross_entropy"
+    def _build_module(self, n_features, n_components, scale):
+        probabilities = self.loss == "binary_cross_entropy"
+        sizes = self._hidden_layer_sizes()
+        return AutoEncoderModule(n_features, n_components, sizes, self.activation, probabilities)
+
+    def _build_scaler(self):
+        return Scaler(probabilities=self.loss == "binary_cross_entropy")

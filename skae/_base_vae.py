@@ -10,7 +10,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import BaseAutoEncoder, checked_draws
+from ._base import BaseAutoEncoder
+from ._declaration import parameter
+from ._fitted import checked_draws
 from ._losses import (
     bernoulli_log_likelihood,
     gaussian_log_likelihood,
@@ -20,6 +22,8 @@ from ._losses import (
     standard_normal_log_density,
 )
 from ._networks import VariationalModule
+from ._priors import NormalPrior
+from ._scaling import Scaler
 
 # Rows times draws that pass through the decoder together: only speed and memory depend on it.
 DRAWS_AT_ONCE = 4096
@@ -32,58 +36,70 @@ LEAST_ROWS = 10
 class BaseVAE(BaseAutoEncoder):
     """Base of the members with a posterior, a likelihood and a bound.
 
-    They have the parameters `likelihood`, `noise_variance` and `beta`.
+    Parameters
+    ----------
+    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+        Distribution of a row given its code: normal with one variance for all features, or, for X in [0, 1],
+        independent Bernoulli variables whose probabilities the decoder gives.
+
+    noise_variance : float or None, default=None
+        Variance of the Gaussian likelihood, in squared units of X. None learns it with the rest.
+
+    beta : float, default=1.0
+        Weight of the divergence (Higgins et al. 2017, "beta-VAE", ICLR, eq. 4). A larger weight makes the distribution
+        of the codes more like the prior and the reconstruction less exact.
+
+    init : {"pca", "random"}, default="pca"
+        Initialization. With "pca" two networks are trained: one initialized at probabilistic PCA of all rows of X, one
+        with random weights. The weights with the best bound on the validation rows are kept. Probabilistic PCA is the
+        fallback: it is kept unless they are clearly better there than probabilistic PCA of the training rows, by one
+        standard error of the mean gain, or for a share of rows above one half by two of its standard errors. Fewer than
+        ten validation rows cannot tell, and PCA is kept. "random" trains only the network with random weights, at half
+        the cost.
+
+    Attributes
+    ----------
+    active_units_ : ndarray of shape (n_components_,), bool
+        Components whose posterior mean has a variance above 0.01 over the rows of `fit`, or of the last `partial_fit`
+        with ten rows or more (Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2). A warning says if
+        there is none.
+
+    noise_variance_ : float
+        Variance of the Gaussian likelihood, in squared units of X; not for "bernoulli".
     """
 
-    _of_training = BaseAutoEncoder._of_training | {"beta"}
-
-    # What the codes of a collapsed posterior say nothing of, in the warning.
-    _of_what = "of X"
-
-    _parameter_constraints: dict = {
-        **BaseAutoEncoder._parameter_constraints,
-        "likelihood": [StrOptions({"gaussian", "bernoulli"})],
-        "noise_variance": [None, Interval(Real, 0, None, closed="neither")],
-        "beta": [Interval(Real, 0, None, closed="left")],
-    }
+    likelihood: str = parameter(StrOptions({"gaussian", "bernoulli"}), default="gaussian", defines_network=True)
+    noise_variance: float | None = parameter(
+        None, Interval(Real, 0, None, closed="neither"), default=None, defines_network=True
+    )
+    beta: float = parameter(Interval(Real, 0, None, closed="left"), default=1.0)
 
     def _loss(self, module, x):
         mean, log_var = module.posterior(x)
         z = reparameterize(mean, log_var)
-        return -self._log_likelihood(module, x, z) + self.beta * self._divergence(module, mean, log_var, z)
-
-    def _divergence(self, module, mean, log_var, z):
-        """Divergence of the posterior from the prior, exact or by the draw z; (batch,)."""
-        return standard_normal_kl(mean, log_var)
-
-    def _log_prior(self, module, z):
-        return standard_normal_log_density(z)
-
-    def _draw_codes(self, n_samples, rng):
-        """Codes from the prior, shape (n_samples, n_components_)."""
-        return rng.standard_normal((n_samples, self.n_components_))
+        return -self._log_likelihood(module, x, z) + self.beta * standard_normal_kl(mean, log_var)
 
     def _log_likelihood(self, module, x, z):
+        x, z = module.modelled(x), module.with_condition(z, x)
         if module.probabilities:
             return bernoulli_log_likelihood(x, module.logits(z))
         return gaussian_log_likelihood(x, module.decode(z), module.log_noise)
 
     def _build_module(self, n_features, n_components, scale, module=VariationalModule):
-        return module(
+        module = module(
             n_features,
             n_components,
             self._hidden_layer_sizes(),
             self.activation,
-            probabilities=self._probabilities(),
+            probabilities=self.likelihood == "bernoulli",
             noise_variance=None if self.noise_variance is None else self.noise_variance / scale**2,
             beta=self.beta,
         )
+        module.prior = NormalPrior()
+        return module
 
-    def _probabilities(self):
-        return self.likelihood == "bernoulli"
-
-    def _code_unit(self):
-        return 1.0  # that of the prior
+    def _build_scaler(self):
+        return Scaler(probabilities=self.likelihood == "bernoulli")
 
     def _after_fit(self, X):
         if len(X) < LEAST_ROWS and hasattr(self, "active_units_") and len(self.active_units_) == self.n_components_:
@@ -92,8 +108,8 @@ class BaseVAE(BaseAutoEncoder):
         modelled = X[:, : len(self.mean_)]
         if not self.active_units_.any() and len(X) >= LEAST_ROWS and np.ptp(modelled, axis=0).any():
             warnings.warn(
-                f"The posterior of {type(self).__name__} has collapsed to the prior, so that its codes say nothing "
-                f"{self._of_what}: lower beta or noise_variance.",
+                f"The posterior of {type(self).__name__} has collapsed to the prior: codes carry no information. To "
+                "prevent it, lower beta or noise_variance.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -170,7 +186,7 @@ class BaseVAE(BaseAutoEncoder):
         divergence = self._map(X, lambda x: standard_normal_kl(*self._posterior(x)[1:]), None)
 
         def of_another_prior(x, mean, log_var, z):
-            return standard_normal_log_density(z) - self._log_prior(self.module_, z)
+            return standard_normal_log_density(z) - self.module_.prior.log_density(self.module_, z)
 
         divergence += self._over_draws(X, n_draws, of_another_prior, lambda values: values.mean(0))
         return bound, bound + divergence, divergence
@@ -226,6 +242,13 @@ class BaseVAE(BaseAutoEncoder):
         n_samples, rng = checked_draws(n_samples, random_state)
         return self._add_noise(self.inverse_transform(self._draw_codes(n_samples, rng)), rng)
 
+    def _draw_codes(self, n_samples, rng):
+        """Codes from the prior, shape (n_samples, n_components_)."""
+        noise, module = rng.standard_normal((n_samples, self.n_components_)), self.module_
+        with torch.inference_mode():
+            noise = torch.as_tensor(noise).to(next(module.parameters()))
+            return module.prior.draw(module, noise, rng).numpy(force=True)
+
     def _add_noise(self, mean, rng):
         """Rows from the likelihood, given its means."""
         if self.module_.probabilities:
@@ -234,14 +257,15 @@ class BaseVAE(BaseAutoEncoder):
 
     def _posterior(self, x):
         """Standardized x, and mean and log-variance of its posterior."""
-        x = self._standardized(x)
+        x = self._scaler_.transform(x)
         return x, *self.module_.posterior(x)
 
     def _bound(self, X, n_draws, combine):
         """Combine the log-weights, shape (n_draws, n_rows), into a value for each row of a valid X."""
 
         def log_weights(x, mean, log_var, z):
-            log_joint = self._log_likelihood(self.module_, x, z) + self._log_prior(self.module_, z)
+            module = self.module_
+            log_joint = self._log_likelihood(module, x, z) + module.prior.log_density(module, z)
             return log_joint - normal_log_density(z, mean, log_var)
 
         # the density of X is that of X / scale_, divided by scale_ for every feature
@@ -257,7 +281,7 @@ class BaseVAE(BaseAutoEncoder):
         def combined(x):
             x, mean, log_var = self._posterior(x)
             values = []
-            for draws in self._tensor(noise, x).split(max(1, DRAWS_AT_ONCE // len(x))):
+            for draws in torch.as_tensor(noise).to(x).split(max(1, DRAWS_AT_ONCE // len(x))):
                 z = mean + (0.5 * log_var).exp() * draws[:, None]
                 values.append(function(x, mean, log_var, z))
             return combine(torch.cat(values))

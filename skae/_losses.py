@@ -69,7 +69,7 @@ def standard_normal_kl(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def free_bits_kl(mean: Tensor, log_var: Tensor, free_bits: float) -> Tensor:
-    r"""Divergence from :math:`N(0, I)` of which each component has ``free_bits`` nats for nothing.
+    r"""Divergence from :math:`N(0, I)` with a minimum KL per dimension of ``free_bits`` nats.
 
     :math:`\sum_j \max(\lambda, \frac{1}{n} \sum_i KL_{ij})` with the mean over the n rows of the batch, the same for
     each of them (Kingma et al. 2016, eq. 15).

@@ -1,7 +1,7 @@
 """Modules with ``encode`` and ``decode``: a linear map plus a multilayer perceptron on either side of the code.
 
-The linear maps carry the linear floor: started at the principal axes, with the perceptrons' output layers at zero, the
-module *is* PCA (or probabilistic PCA) and training can only go on from there.
+The linear maps carry the PCA fallback: initialized at the principal axes, with the perceptrons' output layers at zero,
+the module *is* PCA (or probabilistic PCA), and training continues from there.
 """
 
 from itertools import pairwise
@@ -14,6 +14,7 @@ __all__ = [
     "ACTIVATIONS",
     "AutoEncoderModule",
     "LinearPlusPerceptron",
+    "Network",
     "PrincipalAxes",
     "VariationalModule",
     "perceptron",
@@ -29,7 +30,7 @@ ACTIVATIONS = {
     "silu": nn.SiLU,
 }
 
-# Probabilities start this far from 0 and 1, so that their logits and the gradients of these are finite.
+# Probabilities are initialized this far from 0 and 1, so that their logits and the gradients of these are finite.
 MARGIN = 0.01
 # Smallest noise variance of a Gaussian decoder, as a share of the mean variance of a feature. The density of data on a
 # linear subspace has no maximum; float32 cannot tell residuals below this from zero.
@@ -41,7 +42,7 @@ ROWS_AT_ONCE = 2048
 
 
 class PrincipalAxes(NamedTuple):
-    """Centre (n_features,), orthonormal axes (n_axes, n_features), variances along them (n_axes,).
+    """Mean (n_features,), orthonormal axes (n_axes, n_features), variances along them (n_axes,).
 
     total is the sum of the variances of all axes, n_all the number of rows or of features, whichever is less. As in
     scikit-learn's PCA, variances are divided by the number of rows less one.
@@ -54,12 +55,12 @@ class PrincipalAxes(NamedTuple):
     n_all: int
 
     def first(self, n_components: int) -> "PrincipalAxes":
-        """The leading axes; beyond the rank of the data, zeros."""
+        """The leading axes, in float32 as networks take them; beyond the rank of the data, zeros."""
         axes = self.mean.new_zeros(n_components, len(self.mean))
         variances = self.mean.new_zeros(n_components)
         n_axes = min(n_components, len(self.variances))
         axes[:n_axes], variances[:n_axes] = self.axes[:n_axes], self.variances[:n_axes]
-        return self._replace(axes=axes, variances=variances)
+        return self._replace(mean=self.mean.float(), axes=axes.float(), variances=variances.float())
 
 
 @torch.no_grad()
@@ -110,6 +111,36 @@ def perceptron(sizes: tuple[int, ...], activation: str) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+class Network(nn.Module):
+    """What the estimators ask of a network. Of these, ``encode`` and ``decode`` are needed; the rest has a default.
+
+    code_scale: what codes are multiplied by to be in the units of the scaled rows, a number or a tensor of shape
+    (n_components,), by default 1; None if codes have units of their own, as those of a prior.
+    has_pca: whether the network is PCA once it is initialized at principal axes, so that it can be the PCA fallback.
+    """
+
+    code_scale: Tensor | float | None
+    has_pca: bool = True
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of scaled rows, (batch, n_inputs) -> (batch, n_components)."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Scaled rows of codes, (batch, n_components) -> (batch, n_features)."""
+        raise NotImplementedError
+
+    def principal_axes(self, x: Tensor, n_axes: int, rows: Tensor | None = None) -> PrincipalAxes:
+        """The principal axes of x, or of some of its rows, that `initialize` takes."""
+        return principal_axes(x, n_axes, rows)
+
+    def initialize(self, x: Tensor, rows: Tensor, axes: PrincipalAxes | None) -> None:
+        """Initialize what depends on data: at principal axes, or, if axes is None, beside the random weights.
+
+        x: scaled rows, (n_samples, n_inputs); rows: indices of those that may be looked at.
+        """
+
+
 class LinearPlusPerceptron(nn.Module):
     """The map ``x -> W x + b + perceptron(x)``; without hidden layers, ``x -> W x + b``."""
 
@@ -124,7 +155,7 @@ class LinearPlusPerceptron(nn.Module):
         return y if self.perceptron is None else y + self.perceptron(x)
 
     @torch.no_grad()
-    def start_linear(self, weight: Tensor, bias: Tensor) -> None:
+    def set_linear(self, weight: Tensor, bias: Tensor) -> None:
         """Make this ``x -> weight x + bias``: the perceptron's output layer at zero, its hidden ones as they are.
 
         Inputs beyond the columns of the weight get zeros.
@@ -137,14 +168,14 @@ class LinearPlusPerceptron(nn.Module):
             self.perceptron[-1].bias.zero_()
 
 
-class AutoEncoderModule(nn.Module):
+class AutoEncoderModule(Network):
     """Encoder ``(batch, n_features) -> (batch, n_components)`` and its mirror image, the decoder.
 
     With ``probabilities=True`` the features are in [0, 1] and ``decode`` is the logistic function of ``logits``. There
-    the linear map gives the probability itself, cut to [0.01, 0.99], and the perceptron is added to its logit: PCA's
-    reconstruction is then a start for this decoder too.
+    the linear map gives the probability itself, cut to [0.01, 0.99], and the perceptron is added to its logit, so that
+    PCA's reconstruction can initialize this decoder too.
 
-    Codes are about of unit variance, which suits the perceptrons; ``code_scale`` are their units in terms of x.
+    Codes are about of unit variance, which suits the perceptrons; ``code_scale`` gives them the units of x.
     """
 
     def __init__(
@@ -174,22 +205,28 @@ class AutoEncoderModule(nn.Module):
         logits = self.decoder.linear(z).clamp(MARGIN, 1 - MARGIN).logit()
         return logits if self.decoder.perceptron is None else logits + self.decoder.perceptron(z)
 
-    def start_at_pca(self, pca: PrincipalAxes) -> None:
-        """Start where encoding and decoding are PCA, with codes of unit variance."""
+    def initialize(self, x: Tensor, rows: Tensor, axes: PrincipalAxes | None) -> None:
+        if axes is not None:
+            self.set_pca(axes)
+
+    def set_pca(self, pca: PrincipalAxes) -> None:
+        """Make encoding and decoding PCA, with codes of unit variance."""
         mean, axes, variances = pca[:3]
         deviations = variances.sqrt()
         inverse = torch.where(variances > 0, 1 / deviations, 0)
-        self.code_scale.copy_(torch.where(variances > 0, deviations, 1))
+        if self.code_scale is not None:
+            self.code_scale.copy_(torch.where(variances > 0, deviations, 1))
         encode = inverse[:, None] * axes
-        self.encoder.start_linear(encode, -encode @ mean)
-        self.decoder.start_linear((deviations[:, None] * axes).T, mean)
+        self.encoder.set_linear(encode, -encode @ mean)
+        self.decoder.set_linear((deviations[:, None] * axes).T, mean)
 
 
 class VariationalModule(AutoEncoderModule):
     """Gaussian posterior ``N(mean, diag(exp(log_var)))`` over codes; ``encode`` is its mean.
 
     A Gaussian decoder has one noise variance for all features: ``log_noise`` is its logarithm, learned if
-    ``noise_variance`` is None and fixed at it otherwise.
+    ``noise_variance`` is None and fixed at it otherwise. The distribution of the codes is the module ``prior``, which
+    the estimator sets.
     """
 
     # The logarithm of the noise has to fall by several units while a weight moves by a few tenths: it is this many
@@ -209,10 +246,12 @@ class VariationalModule(AutoEncoderModule):
         beta: float = 1.0,
     ) -> None:
         super().__init__(n_features, n_components, hidden_layer_sizes, activation, probabilities, n_heads=2)
+        self.prior = None
+        self.code_scale = None  # codes have the units of the prior
         self.beta = beta
-        start = torch.tensor(1.0 if noise_variance is None else noise_variance).log() / self.NOISE_STEP
+        log_noise = torch.tensor(1.0 if noise_variance is None else noise_variance).log()
         self.learns_noise = noise_variance is None and not probabilities
-        self.noise = nn.Parameter(start, requires_grad=self.learns_noise)
+        self.noise = nn.Parameter(log_noise / self.NOISE_STEP, requires_grad=self.learns_noise)
 
     @property
     def log_noise(self) -> Tensor:
@@ -227,13 +266,26 @@ class VariationalModule(AutoEncoderModule):
     def encode(self, x: Tensor) -> Tensor:
         return self.posterior(x)[0]
 
+    def modelled(self, x: Tensor) -> Tensor:
+        """The columns of x that the decoder gives: here all."""
+        return x
+
+    def with_condition(self, z: Tensor, x: Tensor) -> Tensor:
+        """What the decoder takes for codes z of rows x: here the codes alone."""
+        return z
+
+    def initialize(self, x: Tensor, rows: Tensor, axes: PrincipalAxes | None) -> None:
+        super().initialize(x, rows, axes)
+        if hasattr(self.prior, "initialize"):
+            self.prior.initialize(x, rows)
+
     @torch.no_grad()
-    def start_at_pca(self, pca: PrincipalAxes) -> None:
-        r"""Start at probabilistic PCA, where the bound is the log-likelihood (Lucas et al. 2019, section 4).
+    def set_pca(self, pca: PrincipalAxes) -> None:
+        r"""Make this probabilistic PCA, whose bound is the log-likelihood (Lucas et al. 2019, section 4).
 
         With noise v and s = beta v, the best linear decoder has columns :math:`\sqrt{\lambda_i - s}\, u_i` and the
         posterior is :math:`N(\sqrt{\lambda_i - s} / \lambda_i \, u_i^T (x - mean), s / \lambda_i)`, for every component
-        with :math:`\lambda_i > s`; the others are the prior. Learned noise starts at its best value, the sum of the
+        with :math:`\lambda_i > s`; the others are the prior. Learned noise is set to its best value, the sum of the
         discarded variances over their number (n_all - beta n_components). Where rows are fewer than features that is,
         as in PCA, the number of variances that the rows could show: the likelihood of held-out rows wants no less.
         """
@@ -253,5 +305,5 @@ class VariationalModule(AutoEncoderModule):
         decode = torch.where(active, (variances - s).clamp_min(0).sqrt(), 0)
         encode = torch.where(active, decode / variances, 0)[:, None] * axes
         log_var = torch.where(active, (s / variances).log(), 0)
-        self.encoder.start_linear(torch.cat([encode, torch.zeros_like(encode)]), torch.cat([-encode @ mean, log_var]))
-        self.decoder.start_linear((decode[:, None] * axes).T, mean)
+        self.encoder.set_linear(torch.cat([encode, torch.zeros_like(encode)]), torch.cat([-encode @ mean, log_var]))
+        self.decoder.set_linear((decode[:, None] * axes).T, mean)

@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseAutoEncoder
+from ._declaration import parameter
 from ._losses import activity_kl, squared_error
 from ._networks import AutoEncoderModule
 
@@ -25,13 +26,13 @@ class SparseAutoEncoder(BaseAutoEncoder):
 
     - "top_k": the k entries of a(x) with the largest :math:`|a_j| \lVert d_j \rVert`, the others zero; no penalty [1]_.
     - "l1": the soft threshold :math:`z_j = \mathrm{sign}(a_j) \max(|a_j| - \lambda / 2 \lVert d_j \rVert, 0)`, one step
-      of iterative shrinkage [2]_ with a learned start, and :math:`\Omega = \sum_j |z_j| \lVert d_j \rVert`. Measured
-      with the norms of the atoms, codes cannot escape the penalty by growing the dictionary.
+      of iterative shrinkage [2]_ from a learned initial value, and :math:`\Omega = \sum_j |z_j| \lVert d_j \rVert`.
+      Because of the norms of the atoms, a larger dictionary with smaller codes does not lower the penalty.
     - "kl": :math:`z = \sigma(a)` and :math:`\Omega = \sum_j KL(\rho \Vert \bar z_j)`, the divergence of Bernoulli
       variables with the target activity :math:`\rho` and the mean activity of the batch [3]_.
 
-    ``transform`` returns z, in the units of X (activities between 0 and 1 for "kl"). Components are usually more than
-    features: 2 is the default for the sake of the family only.
+    ``transform`` returns z, in the units of X (activities between 0 and 1 for "kl"). There are usually more components
+    than features; the default of 2 is only that of the family.
 
     Parameters
     ----------
@@ -53,105 +54,27 @@ class SparseAutoEncoder(BaseAutoEncoder):
         digits, and 20 for "kl", which brings the mean activity there within a tenth of its target.
 
     rho : float, default=0.05
-        Mean activity of each entry that "kl" aims at, between 0 and 1 [3]_; the other penalties do not use it.
+        Target of the mean activity of each entry for "kl", between 0 and 1 [3]_; the other penalties do not use it.
 
     sparse_output : bool, default=False
         Whether ``transform`` returns a ``scipy.sparse.csr_array``. ``inverse_transform`` takes both kinds.
         Data frames (``set_output``) cannot hold them.
 
     hidden_layer_sizes : int or array-like of int, default=(128, 64)
-        Widths of the encoder's hidden layers; the decoder has them in reverse. ``()`` makes both linear.
-
-    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="silu"
-        Activation of the hidden layers.
+        Widths of the encoder's hidden layers. The decoder is linear, the dictionary, and has none. ``()`` makes the
+        encoder linear too.
 
     init : {"pca", "random"}, default="pca"
-        Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
-        data, also from random weights. The weights that are best on held-out rows are kept, but PCA itself unless they
-        do clearly better there than PCA of the training rows: by one standard error of the mean gain, or for a share of
-        rows above a half by two of its standard errors. Fewer than ten held-out rows cannot tell, and PCA is kept.
-        "random" has the random start alone, at half the cost.
-
-    alpha : float, default=0.1
-        L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
-        ``1 - learning rate * alpha``).
-
-    batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 40th of the training rows, at least 32 and at most 512, so that a fit takes
-        about the same number of steps whatever the number of rows.
-
-    learning_rate_init : float, default=0.005
-        Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
-
-    max_iter : int or None, default=None
-        Epochs at most: passes over the training rows, from each start. None is 400,000 divided by the number of rows,
-        at least 55 and at most 100: 100 up to 4,000 rows, where more passes gain most and cost least.
-
-    early_stopping : bool, default=True
-        Whether to hold rows out to choose the best epoch. Otherwise all rows train and the training loss chooses.
-
-    validation_fraction : float or "auto", default="auto"
-        Share of the rows held out. "auto" is a tenth, but at least 50 rows and at most a third of all.
-
-    n_iter_no_change : int, default=20
-        Epochs without improvement by `tol` after which training ends.
-
-    tol : float, default=1e-4
-        Least improvement of the loss on held-out rows that counts, as a share of the loss.
-
-    warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale. What made the network
-        (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
-
-    device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
-        Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
-        as fast.
-
-    random_state : int, RandomState instance or None, default=None
-        Decides weights, held-out rows, batches and noise. An int makes results reproducible, bit for bit on the same
-        machine.
+        Initialization. With "pca" and the penalties "top_k" and "l1" two networks are trained: the first atoms of one
+        are the principal axes and the others rows of X, the other has random weights. The weights with the lowest loss
+        on the validation rows are kept, but the initial dictionary unless they are clearly better there. "kl", whose
+        codes cannot be PCA's, and "random" train only the network with random weights, at half the cost.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components_, n_features_in_), float64
         The dictionary, one atom a row, in units that make ``transform(X) @ components_`` the reconstruction up to a
         constant row.
-
-    module_ : torch.nn.Module
-        The network, with ``encode`` and ``decode``, in float64.
-
-    n_components_ : int
-        Number of components.
-
-    n_iter_ : int
-        Epochs run, of the start that was kept.
-
-    best_iter_ : int
-        Epoch whose weights are kept; 0 is the start.
-
-    loss_curve_ : list of float
-        Mean loss of a training row in each epoch, for X divided by `scale_`.
-
-    validation_curve_ : list of float or None
-        Mean loss of a held-out row before training and after each epoch; None if no rows are held out.
-
-    best_loss_ : float
-        Mean loss of a held-out row (of a training row if none is held out) at the weights kept.
-
-    mean_ : ndarray of shape (n_features_in_,), float64
-        Mean of each feature, subtracted before encoding.
-
-    scale_ : float
-        Root mean square deviation over all features, by which X is divided: one number, so that PCA stays PCA.
-
-    n_samples_ : int
-        Number of rows in the training data.
-
-    n_features_in_ : int
-        Number of features seen during `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of features seen during `fit`, if they are all strings.
 
     See Also
     --------
@@ -160,10 +83,8 @@ class SparseAutoEncoder(BaseAutoEncoder):
 
     Notes
     -----
-    The floor of the family has no meaning here: PCA with as many components rebuilds rows better than few of its
-    components can. With "top_k" and "l1" one of the starts has the principal axes as its first atoms and rows of X as
-    the others, and it is left only for a clear gain in the objective above; "kl", whose codes cannot be PCA's, starts
-    at random weights only.
+    The reconstruction can be worse than PCA's: PCA uses all of its components for a row, a sparse code only a few. The
+    fallback is the initial dictionary instead.
 
     References
     ----------
@@ -181,63 +102,13 @@ class SparseAutoEncoder(BaseAutoEncoder):
     (np.int64(5), (100, 64))
     """
 
-    _of_training = BaseAutoEncoder._of_training | {"sparse_output"}
-
-    _parameter_constraints: dict = {
-        **BaseAutoEncoder._parameter_constraints,
-        "penalty": [StrOptions({"top_k", "l1", "kl"})],
-        "n_active": [None, Interval(Integral, 1, None, closed="left")],
-        "sparsity": [None, Interval(Real, 0, None, closed="left")],
-        "rho": [Interval(Real, 0, 1, closed="neither")],
-        "sparse_output": ["boolean"],
-    }
-
-    def __init__(
-        self,
-        n_components=2,
-        *,
-        penalty="top_k",
-        n_active=None,
-        sparsity=None,
-        rho=0.05,
-        sparse_output=False,
-        hidden_layer_sizes=(128, 64),
-        activation="silu",
-        init="pca",
-        alpha=0.1,
-        batch_size="auto",
-        learning_rate_init=0.005,
-        max_iter=None,
-        early_stopping=True,
-        validation_fraction="auto",
-        n_iter_no_change=20,
-        tol=1e-4,
-        warm_start=False,
-        device="cpu",
-        random_state=None,
-    ):
-        super().__init__(
-            n_components=n_components,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            init=init,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            warm_start=warm_start,
-            device=device,
-            random_state=random_state,
-        )
-        self.penalty = penalty
-        self.n_active = n_active
-        self.sparsity = sparsity
-        self.rho = rho
-        self.sparse_output = sparse_output
+    penalty: str = parameter(StrOptions({"top_k", "l1", "kl"}), default="top_k", defines_network=True)
+    n_active: int | None = parameter(
+        None, Interval(Integral, 1, None, closed="left"), default=None, defines_network=True
+    )
+    sparsity: float | None = parameter(None, Interval(Real, 0, None, closed="left"), default=None, defines_network=True)
+    rho: float = parameter(Interval(Real, 0, 1, closed="neither"), default=0.05, defines_network=True)
+    sparse_output: bool = parameter("boolean", default=False)
 
     def _loss(self, module, x):
         z = module.encode(x)
@@ -262,16 +133,6 @@ class SparseAutoEncoder(BaseAutoEncoder):
             threshold=0.5 * self._weight(),
             rho=self.rho,
         )
-
-    def _starts_at_pca(self):
-        return super()._starts_at_pca() and self.penalty != "kl"
-
-    def _start_at_rows(self, module, x, rows):
-        if self.penalty != "kl":
-            module.fill_dictionary(x[rows[torch.randint(len(rows), (module.n_components,)).to(rows)]])
-
-    def _code_unit(self):
-        return 1.0 if self.module_.penalty == "kl" else super()._code_unit()
 
     @property
     def components_(self):
@@ -333,7 +194,13 @@ class SparseModule(AutoEncoderModule):
         self.penalty, self.n_active, self.threshold = penalty, n_active, threshold
         self.decoder.perceptron = None
         if penalty == "kl":
+            self.has_pca, self.code_scale = False, None  # codes are activities
             torch.nn.init.constant_(self.encoder.linear.bias, math.log(rho / (1 - rho)))
+
+    def initialize(self, x, rows, axes):
+        super().initialize(x, rows, axes)
+        if self.penalty != "kl":
+            self.fill_dictionary(x[rows[torch.randint(len(rows), (self.decoder.linear.in_features,)).to(rows)]])
 
     def atom_norms(self):
         return self.decoder.linear.weight.norm(dim=0)
@@ -350,7 +217,7 @@ class SparseModule(AutoEncoderModule):
 
     @torch.no_grad()
     def fill_dictionary(self, rows):
-        """Let rows be the atoms that principal axes left at zero."""
+        """Set the atoms that the principal axes left at zero to rows."""
         empty = self.atom_norms() == 0
         atoms = torch.nn.functional.normalize(rows[empty], dim=1)
         self.encoder.linear.weight[empty] = atoms

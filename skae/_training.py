@@ -1,8 +1,8 @@
-"""The one optimization loop: it knows a loss, a module and rows, and nothing of what they are for."""
+"""Training: epochs over rows, pairs of a loss and its optimizer, and the choice of the weights to keep."""
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
@@ -14,20 +14,20 @@ __all__ = [
     "ROWS_AT_ONCE",
     "Run",
     "adam",
-    "clear_gain",
     "epoch",
     "evaluate",
-    "minimize",
-    "play",
-    "race",
     "reproducible",
     "seeded",
+    "select",
+    "split",
     "threads_for",
+    "train",
+    "train_pass",
 ]
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
-# An objective and the optimizer of the weights that descend on it.
-Player = tuple[Loss, torch.optim.Optimizer]
+# A loss and the optimizer of the weights that step down it.
+Pair = tuple[Loss, torch.optim.Optimizer]
 
 # One intra-op thread for this many floating-point operations in a step. With fewer, threads wait for one another longer
 # than they work: on a busy machine two threads made a step of 0.6 ms take 13 ms.
@@ -45,6 +45,11 @@ WARM_UP = 0.1
 
 # A comparison of the losses of fewer rows than this decides nothing.
 LEAST_ROWS = 10
+# The fallback is left for a gain of this many standard errors. Chosen by benchmarks/pca_fallback.py: with less, PCA is
+# left for worse on tables of a hundred rows; with more, gains of a tenth are missed there.
+FALLBACK_ERRORS = 1.0
+# A network that is behind by so many is trained no further.
+DROP_ERRORS = 2.0
 
 
 def threads_for(module: nn.Module, batch_size: int) -> int:
@@ -56,7 +61,7 @@ def threads_for(module: nn.Module, batch_size: int) -> int:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, the generators of the processor and of ``device`` start at ``seed``; afterwards they are as before."""
+    """Within, the generators of the CPU and of ``device`` start at ``seed``; afterwards they are as before."""
     accelerator = getattr(torch, device.type) if device.type in ("cuda", "mps") else None
     before = accelerator.get_rng_state() if accelerator else None
     with torch.random.fork_rng([]):
@@ -72,7 +77,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def reproducible(seed: int, device: torch.device, n_threads: int | None = None) -> Iterator[None]:
-    """Within, ``seed`` alone decides what is drawn; the caller's generators, dtype and threads are given back."""
+    """Within, ``seed`` alone determines the draws; the caller's generators, dtype and threads are restored."""
     with _lock:
         caller = torch.get_default_dtype(), torch.get_num_threads()
         with seeded(seed, device):
@@ -96,25 +101,25 @@ def adam(module: nn.Module, weight_decay: float, betas: tuple[float, float] = (0
 
 
 def epoch(
-    players: list[Player],
+    pairs: list[Pair],
     module: nn.Module,
     x: Tensor,
     rows: Tensor,
     batch_size: int,
     learning_rate: Callable[[float], float],
 ) -> float:
-    """Pass once over ``x[rows]`` in random order; returns the mean loss of a row, that of the first player.
+    """Pass once over ``x[rows]`` in random order; returns the mean of the first loss over the rows.
 
-    On every batch each player takes a step, one after another; a minimization has a single one. learning_rate: function
-    of the share of the pass that is done. The losses are summed where they are computed and read once, as a read makes
-    an accelerator wait.
+    On every batch each optimizer takes a step down its loss, one after another. learning_rate: function of the share of
+    the pass that is done. The losses are summed where they are computed and read once, as a read makes an accelerator
+    wait.
     """
     module.train()
     total = torch.zeros((), device=x.device)
     order = rows[torch.randperm(len(rows), device=rows.device)]
     for start in range(0, len(rows), batch_size):
         batch = x[order[start : start + batch_size]]
-        for place, (loss, optimizer) in enumerate(players):
+        for place, (loss, optimizer) in enumerate(pairs):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(start / len(rows))
             value = loss(module, batch).mean()
@@ -124,6 +129,16 @@ def epoch(
             if place == 0:
                 total += value.detach() * len(batch)
     return float(total) / len(rows)
+
+
+def split(x: Tensor, n_validation: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of all rows in random order, of the training rows and of the validation rows.
+
+    If none are set aside for validation, all rows do both.
+    """
+    with reproducible(seed, x.device):
+        rows = torch.randperm(len(x)).to(x.device)
+    return rows, rows[n_validation:], rows[:n_validation] if n_validation else rows
 
 
 @torch.no_grad()
@@ -140,120 +155,139 @@ def evaluate(loss: Loss, module: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
     return torch.cat(losses).cpu().double()  # mps has no float64
 
 
-def clear_gain(before: Tensor, after: Tensor, n_errors: float) -> bool:
-    """Whether the paired losses ``after`` are better in the mean, and clearly so.
+def select(losses: Sequence[Tensor], n_errors: float | None = None) -> int:
+    """Place of the lowest mean loss: the one rule by which epochs and networks are chosen.
 
-    Clearly: the mean gain is above ``n_errors`` of its standard errors or, as a few extreme rows can swamp any mean,
-    the share of rows that gain is above one half by twice as many of its own.
+    losses: those of the same rows for each choice, each of shape (n_rows,). With n_errors the first is left only for a
+    clear gain: the mean gain is more than n_errors of its standard errors or, as a few extreme rows can dominate any
+    mean, the share of rows that gain exceeds one half by twice as many of its own.
     """
-    gain = before - after
+    means = [float(values.mean().nan_to_num(nan=math.inf)) for values in losses]
+    best = means.index(min(means))
+    if n_errors is None or best == 0:
+        return best
+    gain = losses[0] - losses[best]
     if len(gain) < LEAST_ROWS or not bool(gain.mean() > 0):
-        return False
+        return 0
     by_mean = gain.mean() / gain.std() * math.sqrt(len(gain))
     by_rows = ((gain > 0).double().mean() - 0.5) / 0.5 * math.sqrt(len(gain))
-    return bool((by_mean > n_errors) | (by_rows > 2 * n_errors))
+    return best if bool((by_mean > n_errors) | (by_rows > 2 * n_errors)) else 0
 
 
 @dataclass
 class Run:
-    """One descent from one start: the curves so far, the weights of the best epoch and the losses they give.
+    """The training of one network: its curves so far, and the weights to keep with their losses.
 
-    first and best are losses of the watched rows, shape (n_watched,), at the start and at the best epoch; epoch 0 is
-    the start. watched_curve has their means, from the start on; loss_curve the mean losses during each epoch.
+    initial and best are losses of the validation rows, shape (n_validation,), at the initialization, which is epoch 0,
+    and at best_epoch. validation_curve has their means from epoch 0 on, loss_curve the mean losses during each epoch.
     """
 
-    module: nn.Module
-    first: Tensor
-    best: Tensor
-    weights: dict[str, Tensor]
+    network: nn.Module
+    pairs: list[Pair]
+    initial: Tensor = field(init=False)
+    best: Tensor = field(init=False)
+    weights: dict[str, Tensor] = field(init=False)
     best_epoch: int = 0
     loss_curve: list[float] = field(default_factory=list)
-    watched_curve: list[float] = field(default_factory=list)
+    validation_curve: list[float] = field(default_factory=list)
+    n_waited: int = 0
     diverged: bool = False
 
+    @property
+    def alternating(self) -> bool:
+        """Whether several optimizers step in turn, each down its own loss and perhaps up another's.
 
-def _at_start(loss: Loss, module: nn.Module, x: Tensor, watched: Tensor) -> Run:
-    first = evaluate(loss, module, x, watched)
-    return Run(module, first, first, copy.deepcopy(module.state_dict()), watched_curve=[float(first.mean())])
+        No loss tells then which epoch or network is ahead: one network is trained, and its last weights are kept.
+        """
+        return len(self.pairs) > 1
+
+    def begin(self, x: Tensor, validation: Tensor) -> None:
+        self.initial = self.best = evaluate(self.pairs[0][0], self.network, x, validation)
+        self.validation_curve.append(float(self.initial.mean()))
+        self.weights = copy.deepcopy(self.network.state_dict())
+
+    def record(self, loss: float, losses: Tensor, tol: float, patient: bool) -> None:
+        """Note an epoch: its training loss and the losses of the validation rows; its weights, if they are to keep."""
+        best, mean = float(self.best.mean()), float(losses.mean())
+        self.loss_curve.append(loss)
+        self.validation_curve.append(mean)
+        if not (math.isfinite(loss) and math.isfinite(mean)):
+            self.diverged = True
+            return
+        if not self.alternating:
+            self.n_waited = 0 if mean < best - tol * abs(best) else self.n_waited + (not patient)
+        if self.alternating or select([self.best, losses]) == 1:
+            self.best, self.best_epoch = losses, len(self.loss_curve)
+            self.weights = copy.deepcopy(self.network.state_dict())
 
 
-def minimize(
-    loss: Loss,
-    module: nn.Module,
+def train(
+    runs: list[Run],
     x: Tensor,
-    rows: Tensor,
-    watched: Tensor,
+    training: Tensor,
+    validation: Tensor,
     *,
     seed: int,
     batch_size: int,
     learning_rate: float,
-    weight_decay: float,
     max_epochs: int,
     patience: int,
     tol: float,
-) -> Iterator[Run]:
-    """Minimize the mean of ``loss(module, x[rows])`` with Adam, noting the best weights for ``x[watched]``.
+    fallback: tuple[nn.Module, nn.Module] | None = None,
+    after_epoch: Callable[[nn.Module], None] = lambda network: None,
+) -> Run:
+    """Train networks side by side, each to minimize the mean loss of ``x[training]``; returns the run to keep.
 
-    Yields the run, the same object, at the start and after every epoch; the start is among the epochs that can be best.
-    The learning rate rises over the first tenth of the steps and falls to zero as a cosine. Ends after ``max_epochs``,
-    or once ``patience`` epochs after the rise have not bettered the mean loss of the watched rows by the share
-    ``tol``, or when the loss is not finite. Every epoch has a seed of its own: other descents may go on in between.
+    The learning rate rises over the first tenth of the steps and falls to zero as a cosine. The network and the epoch
+    with the lowest mean loss of ``x[validation]`` are kept, epoch 0 among them. Of a run with alternating losses the
+    last epoch with finite losses is kept.
+
+    A run ends after ``max_epochs``; once ``patience`` epochs after the rise have not lowered the validation loss by the
+    share ``tol``; when a loss is not finite; or, after two, three and four fifths of the epochs, when it is clearly
+    behind the best. (After one fifth, some that were behind would still have come out ahead.)
+
+    fallback: a network that is kept instead of those trained, and a reference that they must clearly beat on the
+    validation rows. Every epoch has a seed of its own, so that a run is the same alone and beside others.
     """
-    optimizer = adam(module, weight_decay)
-    run = _at_start(loss, module, x, watched)
-    yield run
-    best, waited = run.watched_curve[0], 0
+    n_threads = threads_for(runs[0].network, batch_size)
+    with reproducible(seed, x.device, n_threads):
+        for run in runs:
+            run.begin(x, validation)
+    active = list(runs)
     for done in range(max_epochs):
-        with seeded((seed + done) % 2**63, x.device):
-            rate = _rate(learning_rate, done, max_epochs)
-            run.loss_curve.append(epoch([(loss, optimizer)], module, x, rows, batch_size, rate))
-        losses = evaluate(loss, module, x, watched)
-        run.watched_curve.append(float(losses.mean()))
-        if not (math.isfinite(run.loss_curve[-1]) and math.isfinite(run.watched_curve[-1])):
-            run.diverged = True
-            return
-        enough = run.watched_curve[-1] < best - tol * abs(best)
-        waited = 0 if enough else waited + (done + 1 > WARM_UP * max_epochs)
-        if run.watched_curve[-1] < best:
-            best, run.best, run.best_epoch = run.watched_curve[-1], losses, done + 1
-            run.weights = copy.deepcopy(module.state_dict())
-        yield run
-        if waited >= patience:
-            return
+        for run in tuple(active):
+            with reproducible((seed + done) % 2**63, x.device, n_threads):
+                loss = epoch(run.pairs, run.network, x, training, batch_size, _rate(learning_rate, done, max_epochs))
+                losses = evaluate(run.pairs[0][0], run.network, x, validation)
+            run.record(loss, losses, tol, patient=done + 1 <= WARM_UP * max_epochs)
+            if not run.diverged:
+                after_epoch(run.network)
+            if run.diverged or (not run.alternating and run.n_waited >= patience):
+                active.remove(run)
+        if (done + 1) % math.ceil(max_epochs / 5) == 0 and done + 1 > math.ceil(max_epochs / 5):
+            leader = runs[select([run.best for run in runs])]
+            active = [run for run in active if select([run.best, leader.best], DROP_ERRORS) == 0]
+    kept = runs[select([run.best for run in runs])]
+    kept.network.load_state_dict(kept.weights)
+    if fallback is None:
+        return kept
+    network, reference = fallback
+    with reproducible(seed, x.device, n_threads):
+        losses = evaluate(kept.pairs[0][0], reference, x, validation)
+    if select([losses, kept.best], FALLBACK_ERRORS) == 1:
+        return kept
+    first = runs[0]
+    first.network, first.best_epoch, first.best = network, 0, first.initial
+    return first
 
 
-def play(
-    loss: Loss,
-    players: list[Player],
-    module: nn.Module,
-    x: Tensor,
-    rows: Tensor,
-    watched: Tensor,
-    *,
-    seed: int,
-    batch_size: int,
-    learning_rate: float,
-    max_epochs: int,
-) -> Iterator[Run]:
-    """Let players step in turn, each down its own objective and so perhaps up another's, as in a GAN.
-
-    Yields as `minimize` does, with the same learning rates and seeds. No loss tells who is ahead in a game, so that
-    nothing is chosen by one: the last weights are kept while they are finite, and ``loss`` of the watched rows is only
-    noted.
-    """
-    run = _at_start(loss, module, x, watched)
-    yield run
-    for done in range(max_epochs):
-        with seeded((seed + done) % 2**63, x.device):
-            rate = _rate(learning_rate, done, max_epochs)
-            run.loss_curve.append(epoch(players, module, x, rows, batch_size, rate))
-        losses = evaluate(loss, module, x, watched)
-        run.watched_curve.append(float(losses.mean()))
-        if not (math.isfinite(run.loss_curve[-1]) and math.isfinite(run.watched_curve[-1])):
-            run.diverged = True
-            return
-        run.best, run.best_epoch, run.weights = losses, done + 1, copy.deepcopy(module.state_dict())
-        yield run
+def train_pass(
+    pairs: list[Pair], network: nn.Module, x: Tensor, rows: Tensor, seed: int, batch_size: int, learning_rate: float
+) -> float:
+    """One epoch at a constant learning rate; its loss, NaN if it left weights that are not finite."""
+    with reproducible(seed, x.device, threads_for(network, batch_size)):
+        loss = epoch(pairs, network, x, rows, batch_size, lambda _: learning_rate)
+    return loss if all(bool(weights.isfinite().all()) for weights in network.parameters()) else math.nan
 
 
 def _rate(highest: float, done: int, max_epochs: int) -> Callable[[float], float]:
@@ -266,34 +300,3 @@ def _rate(highest: float, done: int, max_epochs: int) -> Callable[[float], float
         return highest * rise * 0.5 * (1 + math.cos(math.pi * fall))
 
     return rate
-
-
-def race(
-    descents: list[Iterator[Run]],
-    max_epochs: int,
-    after_epoch: Callable[[nn.Module], None] = lambda module: None,
-) -> tuple[Run, Run]:
-    """Descend from each start, epoch by epoch; the best run, its module at its best weights, and the first run.
-
-    After two, three and four fifths of the epochs, a run whose best losses are clearly behind the leader's is dropped.
-    After one, some of the later winners still were behind.
-    """
-    runs = [next(descent) for descent in descents]
-    racing = list(range(len(runs)))
-    heat = math.ceil(max_epochs / 5)
-    for done in range(1, max_epochs + 1):
-        for place in tuple(racing):
-            if next(descents[place], None):
-                after_epoch(runs[place].module)
-            else:
-                racing.remove(place)
-        leader = min(runs, key=_mean_of_best)
-        if done % heat == 0 and done > heat:
-            racing = [place for place in racing if not clear_gain(runs[place].best, leader.best, 2.0)]
-    best = min(runs, key=_mean_of_best)
-    best.module.load_state_dict(best.weights)
-    return best, runs[0]
-
-
-def _mean_of_best(run: Run) -> float:
-    return float(run.best.mean().nan_to_num(nan=math.inf))

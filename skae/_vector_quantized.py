@@ -13,17 +13,19 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from ._base import BaseAutoEncoder, checked_draws
+from ._base import BaseAutoEncoder
+from ._declaration import parameter
+from ._fitted import checked_draws
 from ._losses import squared_error
 from ._networks import AutoEncoderModule
 
 # Share of the old codebook that a batch leaves. The paper's 0.99 goes with its learning rate of 2e-4; at 5e-3 the
 # encoder moves away from codes that follow so slowly.
 DECAY = 0.95
-# A code used for less than this share of what all would have alike is dead.
+# A code is dead if it is used for less than this share of what each code would have if all were used alike.
 DEAD = 0.05
-# Rows that k-means starts the codebook from, at most.
-START_ROWS = 10_000
+# Rows of the k-means that initializes the codebook, at most.
+MOST_ROWS = 10_000
 
 
 class VQVAE(BaseAutoEncoder):
@@ -36,12 +38,12 @@ class VQVAE(BaseAutoEncoder):
 
     where the gradient passes from :math:`z_q` to :math:`z_e` as if they were one, and not into :math:`\mathrm{sg}`
     [1]_. Each code moves to the mean of the outputs assigned to it, an exponential moving average over batches (ibid.,
-    eq. 6 to 8): online k-means. Codes that hardly any row uses are set to outputs of the batch at hand. With several
-    codebooks the components are dealt out among them in turn and each quantizes its own, so that a row is one of
+    eq. 6 to 8): online k-means. Dead codes, which hardly any row uses, are set to outputs of the present batch. With
+    several codebooks the components are assigned to them in turn and each quantizes its own, so that a row has one of
     :math:`K^G` codes.
 
-    ``transform`` returns the quantized code, ``predict`` its index. Training starts as k-means of the leading principal
-    components, and as k-means of X where there are as many components as features.
+    ``transform`` returns the quantized code, ``predict`` its index. The initialization is k-means of the leading
+    principal components, which is k-means of X with as many components as features.
 
     Parameters
     ----------
@@ -50,66 +52,20 @@ class VQVAE(BaseAutoEncoder):
         the fewest for which PCA explains more than this share of the variance.
 
     n_codes : int, default=64
-        Vectors K in each codebook: clusters, if there is one codebook.
+        Number of vectors K in each codebook: of clusters, if there is one codebook.
 
     n_codebooks : int, default=1
-        Number of codebooks G. A code takes :math:`G \log_2 K` bits; several rebuild rows far better than one with as
-        many vectors.
+        Number of codebooks G. A code takes :math:`G \log_2 K` bits; several reconstruct rows far better than one with
+        as many vectors.
 
     commitment : float, default=0.25
         Weight :math:`\beta` of the distance between the encoder's output and its code [1]_.
 
-    hidden_layer_sizes : int or array-like of int, default=(128, 64)
-        Widths of the encoder's hidden layers; the decoder has them in reverse. ``()`` makes both linear.
-
-    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="silu"
-        Activation of the hidden layers.
-
     init : {"pca", "random"}, default="pca"
-        Where training starts. "pca" starts at the principal axes of all rows of X and, as neither start is best on all
-        data, also from random weights. The weights that are best on held-out rows are kept, but PCA itself unless they
-        do clearly better there than PCA of the training rows: by one standard error of the mean gain, or for a share of
-        rows above a half by two of its standard errors. Fewer than ten held-out rows cannot tell, and PCA is kept.
-        "random" has the random start alone, at half the cost.
-
-    alpha : float, default=0.1
-        L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
-        ``1 - learning rate * alpha``).
-
-    batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 40th of the training rows, at least 32 and at most 512, so that a fit takes
-        about the same number of steps whatever the number of rows.
-
-    learning_rate_init : float, default=0.005
-        Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
-
-    max_iter : int or None, default=None
-        Epochs at most: passes over the training rows, from each start. None is 400,000 divided by the number of rows,
-        at least 55 and at most 100: 100 up to 4,000 rows, where more passes gain most and cost least.
-
-    early_stopping : bool, default=True
-        Whether to hold rows out to choose the best epoch. Otherwise all rows train and the training loss chooses.
-
-    validation_fraction : float or "auto", default="auto"
-        Share of the rows held out. "auto" is a tenth, but at least 50 rows and at most a third of all.
-
-    n_iter_no_change : int, default=20
-        Epochs without improvement by `tol` after which training ends.
-
-    tol : float, default=1e-4
-        Least improvement of the loss on held-out rows that counts, as a share of the loss.
-
-    warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the previous one, keeping its mean and scale. What made the network
-        (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
-
-    device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
-        Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a processor is
-        as fast.
-
-    random_state : int, RandomState instance or None, default=None
-        Decides weights, held-out rows, batches and noise. An int makes results reproducible, bit for bit on the same
-        machine.
+        Initialization. With "pca" two networks are trained: one initialized at the principal axes of all rows of X, one
+        with random weights, and both with k-means of the encoder's outputs. The weights with the lowest reconstruction
+        error on the validation rows are kept. K-means of the principal components is the fallback: it is kept unless
+        they are clearly better there. "random" trains only the network with random weights, at half the cost.
 
     Attributes
     ----------
@@ -120,54 +76,17 @@ class VQVAE(BaseAutoEncoder):
         Share of the rows of `fit`, and of those of each `partial_fit` at the time, that have each code.
 
     code_followers_ : ndarray of shape (n_codebooks - 1, n_codes, n_codes), int64
-        Number of these rows with code i of a codebook and code j of the next.
-
-    module_ : torch.nn.Module
-        The network, with ``encode`` and ``decode``, in float64.
-
-    n_components_ : int
-        Number of components.
-
-    n_iter_ : int
-        Epochs run, of the start that was kept.
-
-    best_iter_ : int
-        Epoch whose weights are kept; 0 is the start.
-
-    loss_curve_ : list of float
-        Mean loss of a training row in each epoch, for X divided by `scale_`.
-
-    validation_curve_ : list of float or None
-        Mean loss of a held-out row before training and after each epoch; None if no rows are held out.
-
-    best_loss_ : float
-        Mean loss of a held-out row (of a training row if none is held out) at the weights kept.
-
-    mean_ : ndarray of shape (n_features_in_,), float64
-        Mean of each feature, subtracted before encoding.
-
-    scale_ : float
-        Root mean square deviation over all features, by which X is divided: one number, so that PCA stays PCA.
-
-    n_samples_ : int
-        Number of rows in the training data.
-
-    n_features_in_ : int
-        Number of features seen during `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of features seen during `fit`, if they are all strings.
+        Number of rows with code i of a codebook and code j of the next one.
 
     See Also
     --------
-    sklearn.cluster.KMeans : The start; as good where one codebook is all that is needed.
+    sklearn.cluster.KMeans : The initialization; as good if one codebook is enough.
     VAE : A continuous code with a density.
 
     Notes
     -----
-    The linear floor has no meaning for so few codes; that of VQVAE is k-means of the principal components, which is
-    left only for a clear gain on held-out rows. These, and so `validation_curve_` and `best_loss_`, are judged by
-    the first term of the objective, the reconstruction: the unit of the second is the encoder's own.
+    The validation loss, and so `validation_curve_` and `best_loss_`, is the first term of the objective, the
+    reconstruction: the second term is in units of the encoder's own.
 
     References
     ----------
@@ -184,63 +103,15 @@ class VQVAE(BaseAutoEncoder):
     ((5,), True, (3, 64))
     """
 
-    _of_training = BaseAutoEncoder._of_training | {"commitment"}
-
-    _parameter_constraints: dict = {
-        **BaseAutoEncoder._parameter_constraints,
-        "n_codes": [Interval(Integral, 1, None, closed="left")],
-        "n_codebooks": [Interval(Integral, 1, None, closed="left")],
-        "commitment": [Interval(Real, 0, None, closed="left")],
-    }
-
-    def __init__(
-        self,
-        n_components=2,
-        *,
-        n_codes=64,
-        n_codebooks=1,
-        commitment=0.25,
-        hidden_layer_sizes=(128, 64),
-        activation="silu",
-        init="pca",
-        alpha=0.1,
-        batch_size="auto",
-        learning_rate_init=0.005,
-        max_iter=None,
-        early_stopping=True,
-        validation_fraction="auto",
-        n_iter_no_change=20,
-        tol=1e-4,
-        warm_start=False,
-        device="cpu",
-        random_state=None,
-    ):
-        super().__init__(
-            n_components=n_components,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            init=init,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            warm_start=warm_start,
-            device=device,
-            random_state=random_state,
-        )
-        self.n_codes = n_codes
-        self.n_codebooks = n_codebooks
-        self.commitment = commitment
+    n_codes: int = parameter(Interval(Integral, 1, None, closed="left"), default=64, defines_network=True)
+    n_codebooks: int = parameter(Interval(Integral, 1, None, closed="left"), default=1, defines_network=True)
+    commitment: float = parameter(Interval(Real, 0, None, closed="left"), default=0.25)
 
     def _loss(self, module, x):
         z = module.encoder(x)
         quantized, codes = module.quantize(z)
         loss = squared_error(x, module.decode(z + (quantized - z).detach()))
-        if module.training:  # held-out rows are judged by what is rebuilt: the unit of codes is the encoder's own
+        if module.training:  # the validation loss is the reconstruction: the unit of codes is the encoder's own
             module.move_codes(z.detach(), codes)
             loss = loss + self.commitment * squared_error(z, quantized.detach())
         return loss
@@ -250,28 +121,14 @@ class VQVAE(BaseAutoEncoder):
         whole = isinstance(self.n_components, Integral)
         if self.n_codebooks > 1 and (not whole or self.n_components % self.n_codebooks):
             raise InvalidParameterError(
-                f"VQVAE deals its components out among the codebooks: n_components={self.n_components} must be a "
-                f"multiple of n_codebooks={self.n_codebooks}."
+                "VQVAE assigns the same number of components to each codebook: "
+                f"n_components={self.n_components} must be a multiple of n_codebooks={self.n_codebooks}."
             )
 
     def _build_module(self, n_features, n_components, scale):
         return QuantizedModule(
             n_features, n_components, self._hidden_layer_sizes(), self.activation, self.n_codebooks, self.n_codes
         )
-
-    def _start_at_rows(self, module, x, rows):
-        """K-means of the encoder's output in each codebook; where rows are fewer than codes, the rows."""
-        some = rows[torch.randperm(len(rows), device=rows.device)[:START_ROWS]]
-        with torch.no_grad():
-            parts = module.split(module.encoder(x[some]))
-        for codebook, part in zip(module.codebooks, parts.numpy(force=True), strict=True):
-            part = part.astype(np.float64)
-            kmeans = KMeans(min(self.n_codes, len(part)), n_init=3, random_state=int(torch.randint(2**31, ())))
-            with threadpool_limits(1), warnings.catch_warnings():  # the last bits depend on the number of threads
-                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than codes
-                centres = kmeans.fit(part).cluster_centers_
-            codebook.copy_(torch.as_tensor(np.resize(centres, codebook.shape)))
-        module.reset_averages()
 
     def _after_fit(self, X):
         codes, n_codes = self._codes_of(X), self.n_codes
@@ -288,7 +145,7 @@ class VQVAE(BaseAutoEncoder):
         """Index in each codebook, shape (n_samples, n_codebooks)."""
 
         def codes(x):
-            return self.module_.quantize(self.module_.encoder(self._standardized(x)))[1]
+            return self.module_.quantize(self.module_.encoder(self._scaler_.transform(x)))[1]
 
         return self._map(X, codes, self.module_.codebooks.shape[0]).astype(np.int64)
 
@@ -387,7 +244,7 @@ class VQVAE(BaseAutoEncoder):
 class QuantizedModule(AutoEncoderModule):
     """A module whose codes are the nearest of a few vectors, in buffers of shape (n_codebooks, n_codes, part).
 
-    It starts at the principal axes without scaling them, so that distances of codes are those of X.
+    PCA initializes it without scaling the axes, so that distances of codes are those of X.
     """
 
     def __init__(self, n_features, n_components, hidden_layer_sizes, activation, n_codebooks, n_codes):
@@ -396,8 +253,23 @@ class QuantizedModule(AutoEncoderModule):
         self.register_buffer("frequencies", torch.zeros(n_codebooks, n_codes))
         self.register_buffer("sums", torch.zeros_like(self.codebooks))
 
-    def start_at_pca(self, pca):
-        super().start_at_pca(pca._replace(variances=(pca.variances > 0).to(pca.variances)))
+    def initialize(self, x, rows, axes):
+        """K-means of the encoder's output in each codebook; if rows are fewer than codes, the rows."""
+        super().initialize(x, rows, axes)
+        some = rows[torch.randperm(len(rows), device=rows.device)[:MOST_ROWS]]
+        with torch.no_grad():
+            parts = self.split(self.encoder(x[some]))
+        for codebook, part in zip(self.codebooks, parts.numpy(force=True), strict=True):
+            part = part.astype(np.float64)
+            kmeans = KMeans(min(len(codebook), len(part)), n_init=3, random_state=int(torch.randint(2**31, ())))
+            with threadpool_limits(1), warnings.catch_warnings():  # the last bits depend on the number of threads
+                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than codes
+                centres = kmeans.fit(part).cluster_centers_
+            codebook.copy_(torch.as_tensor(np.resize(centres, codebook.shape)))
+        self.reset_averages()
+
+    def set_pca(self, pca):
+        super().set_pca(pca._replace(variances=(pca.variances > 0).to(pca.variances)))
 
     def encode(self, x):
         return self.quantize(self.encoder(x))[0]

@@ -94,7 +94,7 @@ def test_free_bits_kl(x, y, free_bits):
         torch.testing.assert_close(losses.free_bits_kl(x, y, 0).mean(), losses.standard_normal_kl(x, y).mean())
 
 
-def test_losses_of_the_game(x):
+def test_losses_of_the_adversary(x):
     logits = 5 * x[:, :1]
     one, zero = torch.ones_like(logits), torch.zeros_like(logits)
     oracle = torch.nn.BCEWithLogitsLoss(reduction="none")

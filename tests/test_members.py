@@ -1,4 +1,4 @@
-"""What each member adds: losses, noise, likelihoods, samples, the linear floor on held-out rows."""
+"""What each member adds: losses, noise, likelihoods, samples, the PCA fallback on held-out rows."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def pca_r2(train, test, n_components):
     return r2_score(test, pca.inverse_transform(pca.transform(test)), multioutput="variance_weighted")
 
 
-# The linear floor.
+# The PCA fallback.
 
 
 @pytest.mark.parametrize("member", [AutoEncoder, DenoisingAutoEncoder])
@@ -48,7 +48,7 @@ def test_pca_is_kept_where_there_is_nothing_else_to_find(member):
         assert model.score(X) == pytest.approx(pca_r2(X, X, 2), abs=1e-6)
 
 
-def test_codes_of_the_start_are_in_the_units_of_x(table):
+def test_initial_codes_are_in_the_units_of_x(table):
     X = 1000 * table + 5
     model = AutoEncoder(2, learning_rate_init=1e-12, max_iter=1, random_state=0).fit(X)
     codes = PCA(2).fit_transform(X)
@@ -63,13 +63,13 @@ def test_weights_kept_are_the_best_on_held_out_rows(digits):
     assert AutoEncoder(2, max_iter=2, early_stopping=False).fit(digits).validation_curve_ is None
 
 
-def test_overcomplete_code_keeps_everything_from_the_start(table):
+def test_overcomplete_code_keeps_everything_from_the_initialization(table):
     model = AutoEncoder(9, max_iter=5, random_state=0).fit(table)
     assert model.score(table) > 1 - 1e-9
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_real_data_floor(member, real_data):
+def test_real_data_is_never_worse_than_pca(member, real_data):
     X = real_data("pendigits")[:2000]
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     train, test = X[:1500], X[1500:]
@@ -81,17 +81,17 @@ def test_real_data_floor(member, real_data):
 # AutoEncoder: cross-entropy.
 
 
-def test_cross_entropy_keeps_the_floor_and_gives_probabilities(digits):
+def test_cross_entropy_is_no_worse_than_pca_and_gives_probabilities(digits):
     train, test = train_test_split(digits, random_state=0)
     model = AutoEncoder(4, loss="binary_cross_entropy", max_iter=20, random_state=0).fit(train)
     X_hat = model.inverse_transform(model.transform(test))
     assert X_hat.min() >= 0
     assert X_hat.max() <= 1
     assert model.score(test) > pca_r2(train, test, 4)
-    start = AutoEncoder(4, loss="binary_cross_entropy", learning_rate_init=1e-12, max_iter=1, early_stopping=False).fit(
-        train
-    )
-    assert start.score(test) >= pca_r2(train, test, 4) - 1e-6
+    initial = AutoEncoder(
+        4, loss="binary_cross_entropy", learning_rate_init=1e-12, max_iter=1, early_stopping=False
+    ).fit(train)
+    assert initial.score(test) >= pca_r2(train, test, 4) - 1e-6
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_bernoulli_samples_are_bits(digits):
     assert not hasattr(model, "noise_variance_")
 
 
-def test_loss_that_is_not_finite_from_the_start_is_an_error(table):
+def test_loss_that_is_not_finite_at_the_initialization_is_an_error(table):
     model = VAE(noise_variance=1e-45)
-    with pytest.raises(ValueError, match="not finite at the start"):
+    with pytest.raises(ValueError, match="not finite at the initialization"):
         model.fit(table)
     assert not hasattr(model, "module_")
 
@@ -238,7 +238,7 @@ def test_transform_is_the_posterior_mean(table):
 
 
 @pytest.mark.parametrize("beta", [0, 1e-3])
-def test_without_a_divergence_it_still_starts(table, beta):
+def test_without_a_divergence_it_still_trains(table, beta):
     assert np.isfinite(VAE(2, beta=beta, max_iter=2, random_state=0).fit(table).score(table))
 
 
@@ -286,7 +286,9 @@ def test_a_loss_of_another_shape_is_an_error(table):
 
 
 def test_a_network_of_ones_own(table):
-    with pytest.raises(ValueError, match="no start_at_pca, as init='pca' needs"):
+    with pytest.raises(
+        ValueError, match="init='pca' needs a network with the method initialize, which Module does not have"
+    ):
         TwoLayers().fit(table)
     model = TwoLayers(3, init="random", random_state=0).fit(table)
     assert model.score(table) > 0.5

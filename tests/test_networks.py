@@ -1,4 +1,4 @@
-"""The modules: the linear start is PCA, gradients reach every parameter, axes are exact."""
+"""The modules: initialized at principal axes they are PCA, gradients reach every parameter, axes are exact."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,6 @@ def x():
 
 def arrays(axes):
     return networks.PrincipalAxes(*(t.numpy() for t in axes[:3]), axes.total, axes.n_all)
-
-
-def float32(axes):
-    return axes._replace(mean=axes.mean.float(), axes=axes.axes.float(), variances=axes.variances.float())
 
 
 @pytest.mark.parametrize("shape", [(60, 5), (5, 60), (40, 40)])
@@ -56,12 +52,12 @@ def test_principal_axes_leave_out_what_has_no_variance():
 
 @pytest.mark.parametrize("probabilities", [False, True])
 @pytest.mark.parametrize("hidden", [(), (7,), (8, 6)])
-def test_start_is_pca(x, hidden, probabilities):
+def test_initialized_at_principal_axes_it_is_pca(x, hidden, probabilities):
     if probabilities:
         x = torch.sigmoid(x)
     module = networks.AutoEncoderModule(5, 2, hidden, "silu", probabilities)
     axes = networks.principal_axes(x, 2)
-    module.start_at_pca(float32(axes.first(2)))
+    module.initialize(x, torch.arange(60), axes.first(2))
     pca = PCA(2).fit(x.numpy())
     expected = pca.inverse_transform(pca.transform(x.numpy()))
     if probabilities:
@@ -72,15 +68,15 @@ def test_start_is_pca(x, hidden, probabilities):
 
 
 @pytest.mark.parametrize("activation", networks.ACTIVATIONS)
-@pytest.mark.parametrize("start_at_pca", [False, True])
+@pytest.mark.parametrize("from_pca", [False, True])
 @pytest.mark.parametrize("variational", [False, True])
-def test_gradient_reaches_every_parameter(x, activation, start_at_pca, variational):
+def test_gradient_reaches_every_parameter(x, activation, from_pca, variational):
     torch.manual_seed(0)
     kind = networks.VariationalModule if variational else networks.AutoEncoderModule
     module = kind(5, 2, (7, 4), activation)
-    if start_at_pca:
+    if from_pca:
         axes = networks.principal_axes(x, 2)
-        module.start_at_pca(float32(axes.first(2)))
+        module.initialize(x, torch.arange(60), axes.first(2))
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     for _ in range(2):  # hidden layers get theirs once the output layers have left zero
         optimizer.zero_grad()

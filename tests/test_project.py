@@ -10,8 +10,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOWER = {"_losses": set(), "_networks": set(), "_training": set(), "_base": {"_networks", "_training"}}
-LOWER["_base_vae"] = {"_base", "_losses", "_networks"}
+# What each room may import of the others; members, in files of their own, import rooms and no other member.
+ROOMS = {
+    "_losses": set(),
+    "_networks": set(),
+    "_training": set(),
+    "_declaration": set(),
+    "_saving": {"_training"},
+    "_scaling": {"_training"},
+    "_initialization": {"_networks", "_training"},
+    "_parameters": {"_declaration", "_networks"},
+    "_fitted": {"_saving", "_training"},
+}
+ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration"}
+ROOMS["_priors"] = {"_losses", "_training"}
+ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_losses", "_networks", "_priors", "_scaling"}
+TORCH_ONLY = {"_losses", "_networks", "_training", "_initialization", "_saving", "_priors"}
 
 
 def ruff(*arguments):
@@ -39,12 +53,73 @@ def test_imports_point_down(path):
             foreign.update(alias.name.split(".")[0] for alias in node.names)
     if path.stem == "__init__":
         return
-    # a member, in a file of its own, imports what is below and no other member
-    allowed = LOWER.get(path.stem, set(LOWER))
-    assert own <= allowed
-    if path.stem in ("_losses", "_networks", "_training"):
+    assert own <= ROOMS.get(path.stem, set(ROOMS))
+    if path.stem in TORCH_ONLY:
         assert "sklearn" not in foreign
+    if path.stem in ("_losses", "_networks", "_training"):
         assert "numpy" not in foreign
+
+
+def code_lines(node, text):
+    """Lines of a class or function without documentation, comments and blank lines."""
+    documentation = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(part, clean=False) is not None:
+            documentation |= set(range(part.body[0].lineno, part.body[0].end_lineno + 1))
+    lines = (text[i - 1].strip() for i in range(node.lineno, node.end_lineno + 1) if i not in documentation)
+    return sum(bool(line) and not line.startswith("#") for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "skae").glob("*.py")), ids=lambda path: path.stem)
+def test_files_and_classes_can_be_read_at_one_sitting(path):
+    text = path.read_text().splitlines()
+    assert len(text) <= 400
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            assert code_lines(node, text) <= 300, node.name
+
+
+def test_members_override_few_private_names_of_the_base():
+    import skae
+
+    def private(cls):
+        return {name for name in vars(cls) if name.startswith("_") and not name.startswith("__")}
+
+    members = [getattr(skae, name) for name in skae.__all__ if name != "BaseAutoEncoder"]
+    classes = {cls for member in members for cls in member.__mro__ if issubclass(cls, skae.BaseAutoEncoder)}
+    bases = [skae.BaseAutoEncoder, *skae.BaseAutoEncoder.__mro__[1:3]]  # with the shared parameters, the fitted network
+    of_the_base = set().union(*map(private, bases)) - {
+        "_parameters",
+        "_parameter_constraints",
+    }  # set by the declaration
+    overridden = set().union(*(private(cls) & of_the_base for cls in classes - {skae.BaseAutoEncoder}))
+    overridden = {
+        name for name in overridden if not name.startswith("_abc") and name != "_sklearn_auto_wrap_output_keys"
+    }
+    assert overridden == {
+        "_loss",
+        "_build_module",
+        "_build_scaler",
+        "_optimizers",
+        "_check_parameters",
+        "_after_fit",
+    }
+
+
+def test_no_text_of_a_parameter_stands_twice():
+    from skae._declaration import _entries, _sections
+
+    where = {}
+    for path in (ROOT / "skae").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and (doc := ast.get_docstring(node)):
+                sections = _sections(doc)
+                for title in ("Parameters", "Attributes"):
+                    for entry in _entries(sections.get(title, "")).values():
+                        text = " ".join(entry.split("\n", 1)[1].split())
+                        assert text not in where, f"{text!r} stands in {where.get(text)} and in {path.name}"
+                        where[text] = path.name
+    assert len(where) > 60
 
 
 def python_blocks(name):
@@ -57,6 +132,27 @@ def test_readme_code_runs(capsys):
     names = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
+
+
+def test_members_of_the_readme_are_pickled_and_read_again(tmp_path, digits):
+    block = "\n".join(b for b in python_blocks("README.md") if "(BaseAutoEncoder)" in b)
+    (tmp_path / "own_members.py").write_text(block)
+    code = (
+        "import pathlib, pickle, numpy as np\n"
+        "from own_members import X, HuberAutoEncoder, ConvolutionalAutoEncoder\n"
+        "models = [m(4, max_iter=8, random_state=0).fit(X) for m in (HuberAutoEncoder, ConvolutionalAutoEncoder)]\n"
+        "assert all(model.score(X) > 0.4 for model in models)\n"
+        "np.save('codes.npy', [model.transform(X) for model in models])\n"
+        "pathlib.Path('models.pickle').write_bytes(pickle.dumps(models))\n"
+    )
+    read = (
+        "import pathlib, pickle, numpy as np, own_members\n"
+        "models = pickle.loads(pathlib.Path('models.pickle').read_bytes())\n"
+        "np.testing.assert_array_equal([m.transform(own_members.X) for m in models], np.load('codes.npy'))\n"
+        "for model in models: model.partial_fit(own_members.X)\n"
+    )
+    for part in (code, read):
+        subprocess.run([sys.executable, "-W", "error", "-c", part], check=True, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem)

@@ -32,7 +32,7 @@ def test_best_error_is_the_published_one(best_error):
     assert best_error == pytest.approx(0.01919647, abs=5e-9)
 
 
-def test_linear_autoencoder_starts_at_pca_and_stays(digits, best_error):
+def test_linear_autoencoder_is_initialized_at_pca_and_stays(digits, best_error):
     model = AutoEncoder(10, **LINEAR).fit(digits)
     assert error(model, digits) == pytest.approx(best_error, rel=1e-6)
     assert model.n_iter_ >= 1
@@ -62,7 +62,7 @@ def ppca_log_likelihood(spectrum, n_components):
     return -0.5 * (d * math.log(2 * math.pi) + log_determinant + d)
 
 
-def test_linear_vae_starts_at_probabilistic_pca(digits, spectrum):
+def test_linear_vae_is_initialized_at_probabilistic_pca(digits, spectrum):
     expected = ppca_log_likelihood(spectrum, 10)
     assert expected == pytest.approx(17.4519470, abs=5e-7)
     model = VAE(10, max_iter=5, **LINEAR).fit(digits)
@@ -118,7 +118,7 @@ def test_beta_is_a_change_of_noise(digits):
 
 
 def test_beta_equivalence_holds_where_training_ends(table):
-    # trained from random weights: the objective itself, not only the start, has this optimum
+    # trained from random weights: the objective itself, not only the initialization, has this optimum
     options = dict(init="random", early_stopping=False, alpha=0, max_iter=100, learning_rate_init=0.02, **LINEAR)
     X = np.tile(table, (10, 1))  # ten draws of the noise for each row
     maps = []
@@ -197,4 +197,4 @@ def test_linear_denoising_reaches_its_closed_form(noise, level):
     found = np.linalg.lstsq(X - X.mean(axis=0), model.inverse_transform(model.transform(X)) - X.mean(axis=0))[0].T
     assert model.best_iter_ > 0
     assert np.abs(found - expected).max() < 0.05
-    assert np.abs(np.eye(4) - expected).max() > 0.2  # the start is not the answer
+    assert np.abs(np.eye(4) - expected).max() > 0.2  # the initialization is not the answer

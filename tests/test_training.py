@@ -1,4 +1,4 @@
-"""The loop: a quadratic with a known minimum, a hand-computed step, uneven batches, the best weights."""
+"""Training: a quadratic with a known minimum, a hand-computed step, uneven batches, which weights are kept."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from skae import _training as training
 
-OPTIONS = dict(seed=0, batch_size=8, learning_rate=0.05, weight_decay=0.0, max_epochs=200, patience=1000, tol=0.0)
+OPTIONS = dict(seed=0, batch_size=8, learning_rate=0.05, max_epochs=200, patience=1000, tol=0.0)
 
 
 class Point(nn.Module):
@@ -22,11 +22,13 @@ def distance(module, x):
     return (x - module.at).square().sum(-1)
 
 
-def descend(loss, module, x, rows, watched, **options):
+def run_of(module, loss=distance):
+    return training.Run(module, [(loss, training.adam(module, 0.0))])
+
+
+def train(loss, module, x, rows, validation, **options):
     """The run after its last epoch, the module at its best weights."""
-    *_, run = training.minimize(loss, module, x, rows, watched, **{**OPTIONS, **options})
-    module.load_state_dict(run.weights)
-    return run
+    return training.train([run_of(module, loss)], x, rows, validation, **{**OPTIONS, **options})
 
 
 @pytest.fixture
@@ -36,10 +38,10 @@ def x():
 
 def test_finds_the_minimum_of_a_quadratic(x):
     rows = torch.arange(60)
-    run = descend(distance, Point(), x, rows, rows)
-    torch.testing.assert_close(run.module.at.detach(), x.mean(0), atol=1e-2, rtol=0)
-    np.testing.assert_allclose(run.best.mean(), run.watched_curve[run.best_epoch], rtol=1e-12)
-    assert len(run.watched_curve) == len(run.loss_curve) + 1
+    run = train(distance, Point(), x, rows, rows)
+    torch.testing.assert_close(run.network.at.detach(), x.mean(0), atol=1e-2, rtol=0)
+    np.testing.assert_allclose(run.best.mean(), run.validation_curve[run.best_epoch], rtol=1e-12)
+    assert len(run.validation_curve) == len(run.loss_curve) + 1
 
 
 def test_first_step_is_adams():
@@ -57,25 +59,25 @@ def test_loss_of_an_epoch_is_the_mean_over_rows_for_uneven_batches(x):
     assert loss == pytest.approx(distance(module, x).mean().item(), rel=1e-6)
 
 
-def test_keeps_the_best_weights_of_the_watched_rows(x):
-    # the watched rows pull elsewhere: the best epoch is on the way, neither the first nor the last
+def test_keeps_the_weights_that_are_best_on_validation_rows(x):
+    # the validation rows pull elsewhere: the best epoch is on the way, neither the first nor the last
     both = torch.cat([x, torch.tensor([[0.5, -1.0]]).repeat(5, 1)])
-    run = descend(distance, Point(), both, torch.arange(60), torch.arange(60, 65))
+    run = train(distance, Point(), both, torch.arange(60), torch.arange(60, 65))
     assert 0 < run.best_epoch < 200
-    torch.testing.assert_close(distance(run.module, both[60:]).detach().double(), run.best)
-    assert run.best.mean() == min(run.watched_curve)
+    torch.testing.assert_close(distance(run.network, both[60:]).detach().double(), run.best)
+    assert run.best.mean() == min(run.validation_curve)
 
 
-def test_start_is_kept_where_training_only_harms(x):
+def test_initial_weights_are_kept_if_training_only_harms(x):
     both = torch.cat([x, torch.zeros(5, 2)])
-    run = descend(distance, Point(), both, torch.arange(60), torch.arange(60, 65))
+    run = train(distance, Point(), both, torch.arange(60), torch.arange(60, 65))
     assert run.best_epoch == 0
-    assert run.module.at.tolist() == [0, 0]
+    assert run.network.at.tolist() == [0, 0]
 
 
 def test_patience_and_tolerance_end_training(x):
     rows = torch.arange(60)
-    run = descend(distance, Point(), x, rows, rows, patience=3, tol=1e-3)
+    run = train(distance, Point(), x, rows, rows, patience=3, tol=1e-3)
     assert 20 < len(run.loss_curve) < 100
 
 
@@ -84,44 +86,63 @@ def test_divergence_ends_training_and_keeps_the_best(x):
         return distance(module, x) * torch.where(module.at[0] > 0.3, torch.nan, 1.0)
 
     rows = torch.arange(60)
-    run = descend(bad, Point(), x, rows, rows)
+    run = train(bad, Point(), x, rows, rows)
     assert run.diverged
     assert math.isfinite(float(run.best.mean()))
-    assert bool(run.module.at.isfinite().all())
+    assert bool(run.network.at.isfinite().all())
 
 
-def test_race_takes_the_better_start_and_drops_the_hopeless(x):
+def test_the_better_network_is_kept_and_the_hopeless_one_dropped(x):
     rows, calls = torch.arange(60), []
     far, near = Point((50.0, 5.0)), Point((0.8, -1.8))
-    options = {**OPTIONS, "max_epochs": 10, "learning_rate": 1e-3}
-    descents = [training.minimize(distance, point, x, rows, rows, **options) for point in (far, near)]
-    run, _ = training.race(descents, 10, calls.append)
-    assert run.module is near
+    options = {**OPTIONS, "max_epochs": 10, "learning_rate": 1e-3, "after_epoch": calls.append}
+    run = training.train([run_of(far), run_of(near)], x, rows, rows, **options)
+    assert run.network is near
     assert calls.count(near) == 10
     assert calls.count(far) == 4  # two fifths
     torch.testing.assert_close(distance(near, x).detach().double(), run.best)
 
 
-def test_a_run_is_the_same_alone_and_in_a_race(x):
+def test_a_run_is_the_same_alone_and_beside_another(x):
     rows = torch.arange(60)
-    alone, raced, rival = Point((0.9, -1.7)), Point((0.9, -1.7)), Point((9.0, 9.0))
-    expected = descend(distance, alone, x, rows, rows, max_epochs=9)
-    options = {**OPTIONS, "max_epochs": 9}
-    run, _ = training.race(
-        [training.minimize(distance, start, x, rows, rows, **options) for start in (rival, raced)], 9
-    )
-    assert run.module is raced
-    assert run.watched_curve == expected.watched_curve
-    assert torch.equal(alone.at, raced.at)
+    alone, together, rival = Point((0.9, -1.7)), Point((0.9, -1.7)), Point((9.0, 9.0))
+    expected = train(distance, alone, x, rows, rows, max_epochs=9)
+    run = training.train([run_of(rival), run_of(together)], x, rows, rows, **{**OPTIONS, "max_epochs": 9})
+    assert run.network is together
+    assert run.validation_curve == expected.validation_curve
+    assert torch.equal(alone.at, together.at)
 
 
-def test_clear_gain_is_a_paired_test():
+@pytest.mark.parametrize(("reference", "kept"), [((0.9, -1.9), "fallback"), ((30.0, 30.0), "trained")])
+def test_fallback_is_kept_unless_its_reference_is_clearly_beaten(x, reference, kept):
+    rows, trained, fallback = torch.arange(60), Point((1.5, -2.5)), Point((7.0, 7.0))
+    initial = distance(trained, x).detach().double()
+    options = {**OPTIONS, "max_epochs": 2, "learning_rate": 1e-3, "fallback": (fallback, Point(reference))}
+    run = training.train([run_of(trained)], x, rows, rows, **options)
+    assert len(run.loss_curve) == 2
+    if kept == "fallback":
+        assert run.network is fallback
+        assert run.best_epoch == 0
+        assert torch.equal(run.best, initial)
+    else:
+        assert run.network is trained
+        assert run.best_epoch == 2
+
+
+def test_a_clear_gain_is_a_paired_test():
     before = torch.linspace(0, 100, 50).double()
     noise = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert training.clear_gain(before, before - 1 + 0.1 * noise, 2.0)
-    assert not training.clear_gain(before, before + 0.1 * noise, 2.0)
-    assert not training.clear_gain(before, before, 0.0)
-    assert not training.clear_gain(before[:9], before[:9] - 1, 2.0)  # too few rows
+    assert training.select([before, before - 1 + 0.1 * noise], 2.0) == 1
+    assert training.select([before, before + 0.1 * noise], 2.0) == 0
+    assert training.select([before, before], 0.0) == 0
+    assert training.select([before[:9], before[:9] - 1], 2.0) == 0  # too few rows
+
+
+def test_the_lowest_mean_is_selected_and_the_first_of_equals():
+    losses = [torch.tensor(values).double() for values in ([3.0, 1.0], [0.0, 1.5], [1.5, 0.0], [torch.nan, 0.0])]
+    assert training.select(losses) == 1
+    assert training.select(losses[::-1]) == 1  # the infinite and the undefined are never better
+    assert training.select([losses[3], losses[0]]) == 1
 
 
 def test_evaluation_repeats_its_noise(x):
@@ -191,7 +212,7 @@ class Duel(torch.nn.Module):
         self.seeker, self.follower = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)
 
 
-def test_players_step_in_turn_and_only_their_own_weights(x):
+def test_alternating_optimizers_step_only_their_own_weights_and_the_last_epoch_is_kept(x):
     def seek(module, x):
         return (x - module.seeker.bias).square().sum(-1)
 
@@ -199,27 +220,26 @@ def test_players_step_in_turn_and_only_their_own_weights(x):
         return (module.follower.bias - module.seeker.bias).square().sum().expand(len(x))
 
     rows, module = torch.arange(60), Duel()
-    players = [(seek, training.adam(module.seeker, 0.0)), (follow, training.adam(module.follower, 0.0))]
-    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60)
-    epochs = list(training.play(seek, players, module, x, rows, rows, **options))
-    run = epochs[-1]
-    assert len(epochs) == 61
+    pairs, calls = [(seek, training.adam(module.seeker, 0.0)), (follow, training.adam(module.follower, 0.0))], []
+    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60, patience=1, tol=0.5)
+    run = training.train([training.Run(module, pairs)], x, rows, rows, after_epoch=calls.append, **options)
+    assert len(calls) == 60
     assert run.best_epoch == 60 == len(run.loss_curve)
-    assert len(run.watched_curve) == 61
+    assert len(run.validation_curve) == 61
     torch.testing.assert_close(module.seeker.bias.detach(), x.mean(0), atol=0.05, rtol=0)
     torch.testing.assert_close(module.follower.bias.detach(), x.mean(0), atol=0.1, rtol=0)
     assert all(torch.equal(run.weights[name], value) for name, value in module.state_dict().items())
 
 
-def test_a_game_that_diverges_keeps_the_last_finite_weights(x):
+def test_alternating_losses_that_diverge_keep_the_last_finite_weights(x):
     def bad(module, x):
         loss = distance(module, x)
         return loss * (torch.nan if float(module.at.detach()[0]) > 0.5 else 1.0)
 
-    rows, module = torch.arange(60), Point((0.0, 0.0))
-    players = [(bad, training.adam(module, 0.0))]
-    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60)
-    *_, run = training.play(distance, players, module, x + 1, rows, rows, **options)
+    rows, module, other = torch.arange(60), Point((0.0, 0.0)), Point()
+    pairs = [(bad, training.adam(module, 0.0)), (lambda _, x: distance(other, x), training.adam(other, 0.0))]
+    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60, patience=1, tol=0.5)
+    run = training.train([training.Run(module, pairs)], x + 1, rows, rows, **options)
     assert run.diverged
     assert 0 < run.best_epoch < 60
     assert bool(run.weights["at"].isfinite().all())

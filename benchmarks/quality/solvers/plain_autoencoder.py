@@ -44,7 +44,7 @@ class PlainAutoEncoder(TransformerMixin, BaseEstimator):
 
 
 class Solver(Method):
-    """An autoencoder without a linear floor, raced starts, schedule, decay or early stopping."""
+    """An autoencoder without the PCA fallback, a second initialization, schedule, decay or early stopping."""
 
     name = "plain autoencoder"
     parameters = {"hidden_layer_sizes": [(128, 64)], "n_epochs": [150]}

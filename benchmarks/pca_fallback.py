@@ -1,7 +1,7 @@
-"""Is the linear floor kept? skae against PCA, and against itself from random weights, on many data sets.
+"""Is skae ever worse than PCA? Against PCA, and against itself from random weights, on many data sets.
 
-    python benchmarks/linear_floor.py --folder DIR --out floor.csv --jobs 2
-    python benchmarks/linear_floor.py --table floor.csv
+    python benchmarks/pca_fallback.py --folder DIR --out fallback.csv --jobs 2
+    python benchmarks/pca_fallback.py --table fallback.csv
 
 DIR holds npz files with X (and, for mixed tables, is_categorical); without it only the sets that scikit-learn ships are
 used. Columns that are categorical or have missing values are left out. Tables are standardized on the training rows,
@@ -130,7 +130,7 @@ def table(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("floor.csv"))
+    parser.add_argument("--out", type=Path, default=Path("fallback.csv"))
     parser.add_argument("--table", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=int, default=5000, help="rows of each set; three sets also run whole")

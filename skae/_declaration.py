@@ -1,0 +1,104 @@
+"""How an estimator declares its parameters: each once, with default, constraints and documentation."""
+
+import inspect
+import re
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, dataclass_transform
+
+__all__ = ["Declared", "parameter"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    constraints: tuple
+    default: Any
+    defines_network: bool
+    kw_only: bool
+
+
+def parameter(*constraints: Any, default: Any, defines_network: bool = False, kw_only: bool = True) -> Any:
+    """Declare a parameter in the body of an estimator: ``beta: float = parameter(Interval(...), default=1.0)``.
+
+    constraints are scikit-learn's, one of which must hold. Say ``defines_network=True`` if the network is built from
+    the parameter: then it cannot change while training continues with the same network.
+    """
+    return Parameter(constraints, default, defines_network, kw_only)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(parameter,))
+class Declared:
+    """Gives each subclass the constructor, the constraints and the documentation of what it and its bases declare.
+
+    The constructor is as scikit-learn's are: explicit arguments, stored as they are, positional ones first, then those
+    of the class, then those of its bases. A plain value in a class body in place of an inherited parameter fixes it:
+    ``init = "random"``.
+    A subclass that defines ``__init__`` and ``_parameter_constraints`` itself keeps them.
+    """
+
+    _parameters: dict[str, Parameter] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+        inherited = {name: value for name, value in cls._parameters.items() if name not in vars(cls)}
+        if own or len(inherited) < len(cls._parameters):
+            for name in own:
+                delattr(cls, name)
+            positional = {name: value for name, value in inherited.items() if not value.kw_only}
+            cls._parameters = {**positional, **own, **inherited}
+            if "_parameter_constraints" not in vars(cls):
+                cls._parameter_constraints = {
+                    name: list(value.constraints) or "no_validation" for name, value in cls._parameters.items()
+                }
+            if "__init__" not in vars(cls):
+                cls.__init__ = _constructor(cls)
+        if cls.__doc__:
+            cls.__doc__ = _documentation(cls)
+
+    def _network_parameters(self) -> list[str]:
+        """Names of the parameters that define the network; one that is not declared may, and is counted."""
+        declared = self._parameters
+        return [n for n in self._get_param_names() if n not in declared or declared[n].defines_network]
+
+
+def _constructor(cls: type) -> Any:
+    # dataclasses writes it, for a class that is thrown away: an estimator must not be a dataclass, as libraries take
+    # two dataclasses with the same fields for equal, however differently they were fitted
+    fields = [
+        (name, Any, field(default=value.default, kw_only=value.kw_only)) for name, value in cls._parameters.items()
+    ]
+    constructor = make_dataclass(cls.__name__, fields).__init__
+    constructor.__qualname__, constructor.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
+    constructor.__annotations__ = {}
+    return constructor
+
+
+def _documentation(cls: type) -> str:
+    """The docstring, completed with the parameters and attributes that only the bases document."""
+    sections = _sections(cls.__doc__)
+    for title in ("Parameters", "Attributes"):
+        entries = _entries(sections.get(title, ""))
+        for base in cls.__bases__:
+            for name, entry in _entries(_sections(base.__doc__ or "").get(title, "")).items():
+                entries.setdefault(name, entry)
+        if title == "Parameters":
+            names = inspect.signature(cls.__init__).parameters
+            entries = {name: entries[name] for name in names if name in entries}
+        if entries:
+            sections[title] = "\n\n".join(entries.values())
+    summary = sections.pop("")
+    order = ["Parameters", "Attributes", *(title for title in sections if title not in ("Parameters", "Attributes"))]
+    parts = [f"{title}\n{'-' * len(title)}\n{sections[title]}" for title in order if title in sections]
+    return "\n\n".join([summary, *parts]) + "\n"
+
+
+def _sections(doc: str) -> dict[str, str]:
+    """Text of each section of a numpydoc docstring; what comes before the first is under the empty title."""
+    summary, *rest = re.split(r"^([A-Z][\w ]+)\n-{3,}\n", inspect.cleandoc(doc), flags=re.MULTILINE)
+    return {"": summary.strip()} | {title: text.strip() for title, text in zip(rest[::2], rest[1::2], strict=True)}
+
+
+def _entries(section: str) -> dict[str, str]:
+    """Text of each entry ``name : type`` of a section."""
+    texts = [text.strip() for text in re.split(r"\n(?=\S)", section) if text.strip()]
+    return {text.split(" : ")[0]: text for text in texts}

@@ -1,0 +1,208 @@
+"""What a fitted estimator does with its network: encode, decode, score, and travel in a pickle."""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.metrics import r2_score
+from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils.validation import check_is_fitted
+
+from ._saving import load_module_arrays, module_arrays
+from ._training import ROWS_AT_ONCE, reproducible
+
+__all__ = ["FittedNetwork", "checked_draws", "for_inference"]
+
+
+class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Uses the network ``module_``, in float64, and the scaler ``_scaler_``, both of which `fit` sets."""
+
+    def transform(self, X):
+        """Encode X.
+
+        Deterministic and computed in float64, so that a row's code does not depend on the rows beside it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to encode.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_components_), float32 for float32 X and float64 otherwise
+            Codes.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X has another number of features than in `fit`, or NaN or infinity.
+        """
+        X = self._validate(X)
+        return self._map(X, self._encode, self.n_components_)
+
+    def inverse_transform(self, X):
+        """Decode codes, back in the units of the training data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components_)
+            Codes.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features_in_), float32 for float32 X and float64 otherwise
+            Reconstruction.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X has another number of columns than `n_components_`, or NaN or infinity.
+        """
+        return self._map(self._validate_codes(X), self._decode, self.n_features_in_)
+
+    def _validate_codes(self, X):
+        check_is_fitted(self)
+        X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        if X.shape[1] != self.n_components_:
+            raise ValueError(
+                f"X has {X.shape[1]} columns, but {type(self).__name__}.inverse_transform is expecting "
+                f"n_components_={self.n_components_}: codes as transform returns them."
+            )
+        return X
+
+    def score_samples(self, X):
+        """Score each row by minus the squared error of its reconstruction: higher is more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to score.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            Minus the sum over features of the squared differences, in squared units of X.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        X = self._validate(X)
+        return self._map(X, self._minus_squared_error, None)
+
+    def score(self, X, y=None):
+        """R2 of the reconstruction: one less the share of the variance of X, over all features, left unexplained.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data to reconstruct.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        score : float
+            ``r2_score(X, inverse_transform(transform(X)), multioutput="variance_weighted")``; 1 is perfect. NaN, with a
+            warning, for a single row.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not valid.
+        """
+        X = self._validate(X)
+        X_hat = self._map(X, lambda x: self._decode(self._encode(x)), self.n_features_in_)
+        return r2_score(X, X_hat, multioutput="variance_weighted")
+
+    def _validate(self, X):
+        check_is_fitted(self)
+        return self._scaler_.validate(self, X, reset=False)
+
+    def _map(self, array, function, n_columns):
+        """Apply a function of float64 tensors to the rows of an array, in pieces; dtype as array, float64 if 1-D."""
+        device = next(self.module_.parameters()).device
+        shape, dtype = ((len(array),), np.float64) if n_columns is None else ((len(array), n_columns), array.dtype)
+        out = np.empty(shape, dtype=dtype)
+        with torch.inference_mode():
+            for rows in gen_batches(len(array), ROWS_AT_ONCE):
+                piece = torch.from_numpy(array[rows].astype(np.float64)).to(device)
+                out[rows] = function(piece).numpy(force=True)
+        return out
+
+    def _encode(self, x):
+        return self.module_.encode(self._scaler_.transform(x)) * self._code_unit()
+
+    def _decode(self, z):
+        return self._scaler_.inverse_transform(self.module_.decode(z / self._code_unit()))
+
+    def _code_unit(self):
+        """What codes of the module are multiplied by: those of unit variance become as large as PCA's of X."""
+        code_scale = getattr(self.module_, "code_scale", 1.0)
+        return 1.0 if code_scale is None else self.scale_ * code_scale
+
+    def _minus_squared_error(self, x):
+        return -(x - self._decode(self._encode(x))).square().sum(-1)
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    # Building the network, in fit and again when a pickle is read.
+
+    def _new_network(self, scaler, seed, device, n_components):
+        """The network with random weights, the same for the same seed."""
+        with reproducible(seed, device):
+            network = self._build_module(scaler.n_inputs, n_components, scaler.scale_, **scaler.network_options())
+            network = network.to(device, torch.float32)
+        network.n_components = n_components
+        return network
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        if isinstance(state.get("module_"), torch.nn.Module):
+            state["module_"] = module_arrays(state["module_"])
+            del state["_scaler_"]
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if isinstance(getattr(self, "module_", None), dict):
+            builder = type(self).__new__(type(self))  # with the parameters of the fit: they may have been changed since
+            vars(builder).update(vars(self) | self._network_parameters_)
+            scaler = builder._build_scaler().restore(self)
+            network = builder._new_network(scaler, self._network_seed_, torch.device("cpu"), self.n_components_)
+            load_module_arrays(network, self.module_)
+            try:
+                device = self._device()
+            except ValueError:  # fitted on an accelerator that this machine does not have
+                device = torch.device("cpu")
+            self._scaler_, self.module_ = scaler, for_inference(network.to(device))
+
+
+def for_inference(module):
+    """The module as it is used after training, in float64; mps has none."""
+    device = next(module.parameters()).device
+    return module.eval().to(device if device.type != "mps" else "cpu", torch.float64)
+
+
+def checked_draws(n_samples, random_state):
+    """Number of rows to draw, and the generator to draw them with."""
+    if not isinstance(n_samples, Integral) or n_samples < 1:
+        raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
+    return int(n_samples), check_random_state(random_state)

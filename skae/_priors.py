@@ -1,0 +1,72 @@
+"""Priors of variational autoencoders: modules with the log-density of codes and draws of them.
+
+Each has ``log_density(module, z)`` and ``draw(module, noise, rng)``, where module is the network that the prior is part
+of and noise are standard normal draws.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from ._losses import normal_log_density, standard_normal_log_density
+from ._training import seeded
+
+N_PSEUDO_INPUTS = 100
+N_TRANSFORMS = 2
+
+
+class NormalPrior(nn.Module):
+    """The standard normal distribution."""
+
+    def log_density(self, module, z):
+        return standard_normal_log_density(z)
+
+    def draw(self, module, noise, rng):
+        return noise
+
+
+class VampPrior(nn.Module):
+    """Mixture of the posteriors of pseudo-inputs: rows of the data plus learned shifts."""
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(N_PSEUDO_INPUTS, n_features))
+        self.shift = nn.Parameter(torch.zeros(N_PSEUDO_INPUTS, n_features))
+
+    def initialize(self, x, rows):
+        """Draw the pseudo-inputs from some rows of x."""
+        self.rows.copy_(x[rows[torch.randint(len(rows), (N_PSEUDO_INPUTS,)).to(rows)]])
+
+    def log_density(self, module, z):
+        mean, log_var = module.posterior(self.rows + self.shift)
+        return normal_log_density(z[..., None, :], mean, log_var).logsumexp(-1) - math.log(N_PSEUDO_INPUTS)
+
+    def draw(self, module, noise, rng):
+        mean, log_var = module.posterior(self.rows + self.shift)
+        which = torch.as_tensor(rng.randint(N_PSEUDO_INPUTS, size=len(noise)), device=noise.device)
+        return mean[which] + (0.5 * log_var[which]).exp() * noise
+
+
+class FlowPrior(nn.Module):
+    """An invertible map f with N(f(z); 0, I) |det f'(z)| as the density of z; at the initialization the identity."""
+
+    def __init__(self, n_components):
+        super().__init__()
+        try:
+            from zuko.flows import NSF
+        except ImportError as error:
+            raise ImportError("prior='flow' needs the package zuko: pip install 'skae[flow]'.") from error
+        with seeded(0, torch.device("cpu")):
+            self.flow = NSF(n_components, transforms=N_TRANSFORMS, hidden_features=(64, 64))
+        for transform in self.flow.transform.transforms:
+            last = transform.hyper[-1] if n_components > 1 else transform  # of one component no other is a context
+            for weights in last.parameters():
+                nn.init.zeros_(weights)
+
+    def log_density(self, module, z):
+        noise, log_determinant = self.flow.transform().call_and_ladj(z)
+        return standard_normal_log_density(noise) + log_determinant
+
+    def draw(self, module, noise, rng):
+        return self.flow.transform().inv(noise)
