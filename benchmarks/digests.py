@@ -114,7 +114,7 @@ def found(model, X):
 
 
 def digest(model, table):
-    """A line for the fit, and one each for going on with it in the ways that there are."""
+    """A line for the fit, and one for each way to continue training."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     X, name = tables()[table], " ".join(repr(model).split())

@@ -115,7 +115,7 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Decides the draws.
+            Determines the draws.
 
         Returns
         -------

@@ -38,7 +38,8 @@ class BaseAutoEncoder(
     over rows. What else a member may override:
 
     - ``_build_module(n_features, n_components, scale)``: a network of its own, with ``encode`` and ``decode`` and,
-      unless ``init="random"``, ``initialize(x, rows, axes)``. A pickle has its arrays; it is built again to read them.
+      unless ``init="random"``, ``initialize(x, rows, axes)``. A pickle has its parameters and buffers, and the network
+      is built again to read it: register what training changes, and draw from torch's generator only.
     - ``_build_scaler()``: what X is to the network.
     - ``_optimizers(module)``: pairs of a loss and its optimizer. Several step in turn on every batch, and the last
       epoch is kept.
@@ -122,9 +123,9 @@ class BaseAutoEncoder(
             x, seed = scaler.tensor(valid, self._device()), self._seed()
             rows, training, validation = split(x, self._n_validation_rows(len(x)), seed)
             networks, fallback = self._candidates(scaler, x, rows, training, seed, continuing)
-            fitted = partial(self._fitted, scaler, self._network_seed_ if continuing else seed, len(x))
-            run = self._train(networks, fallback, x, training, validation, seed, (X, y), fitted)
-            self._adopt(fitted(run.network) | self._curves(run, validated=validation is not rows))
+            attributes = partial(self._attributes, scaler, self._network_seed_ if continuing else seed, len(x))
+            run = self._train(networks, fallback, x, training, validation, seed, (X, y), attributes)
+            self._adopt(attributes(run.network) | self._results(run, validated=validation is not rows))
             self._after_fit(valid)
         return self
 
@@ -164,7 +165,8 @@ class BaseAutoEncoder(
             else:
                 network = self._initialization(scaler, x, seed).network(rows)
             pairs, n_iter = self._optimizers(network), getattr(self, "n_iter_", 0) + 1
-            load_optimizer_arrays(pairs, getattr(self, "_optimizer_state_", {}))
+            optimizers = [optimizer for _, optimizer in pairs]
+            load_optimizer_arrays(optimizers, getattr(self, "_optimizer_state_", {}))
             loss = train_pass(pairs, network, x, rows, seed, self._batch_size(len(x)), self.learning_rate_init)
             if not math.isfinite(loss):
                 raise ValueError(
@@ -173,7 +175,7 @@ class BaseAutoEncoder(
                 )
             n_samples = getattr(self, "n_samples_", 0) + len(x)
             self._adopt(
-                self._fitted(scaler, self._network_seed_ if continuing else seed, n_samples, network)
+                self._attributes(scaler, self._network_seed_ if continuing else seed, n_samples, network)
                 | {
                     "n_iter_": n_iter,
                     "best_iter_": n_iter,
@@ -181,7 +183,7 @@ class BaseAutoEncoder(
                     "validation_curve_": getattr(self, "validation_curve_", None),
                     "best_loss_": loss,
                     "_n_passes_": n_passes + 1,
-                    "_optimizer_state_": optimizer_arrays(pairs),
+                    "_optimizer_state_": optimizer_arrays(optimizers),
                 }
             )
             self._after_fit(valid)
@@ -198,7 +200,8 @@ class BaseAutoEncoder(
 
     def _check_same_network(self):
         now = self.get_params(deep=False)
-        changed = [name for name, value in self._network_parameters_.items() if not np.array_equal(now[name], value)]
+        then = self._parameters_of_fit_
+        changed = [name for name in self._defining_parameters() if not np.array_equal(now[name], then[name])]
         if changed:
             verbs, them = ("defines", "has"), "it"
             if len(changed) > 1:
@@ -223,7 +226,7 @@ class BaseAutoEncoder(
         build = partial(self._new_network, scaler, seed, x.device)
         return Initialization(build, x, self.n_components, self.init, seed)
 
-    def _train(self, networks, fallback, x, training, validation, seed, data, fitted):
+    def _train(self, networks, fallback, x, training, validation, seed, data, attributes):
         """Train the networks, with a task of scikit-learn's callbacks for each epoch; the run to keep."""
         runs = [Run(network, self._optimizers(network)) for network in networks]
         runs = runs[:1] if runs[0].alternating else runs
@@ -234,7 +237,7 @@ class BaseAutoEncoder(
 
         def after_epoch(network):
             task = context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self)
-            task.call_on_fit_task_end(reconstruction_attributes=lambda: fitted(copy.deepcopy(network)), **options)
+            task.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(copy.deepcopy(network)), **options)
 
         run = train(
             runs,
@@ -250,25 +253,24 @@ class BaseAutoEncoder(
             fallback=fallback,
             after_epoch=after_epoch,
         )
-        context.call_on_fit_task_end(reconstruction_attributes=lambda: fitted(run.network), **options)
+        context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(run.network), **options)
         return run
 
-    def _fitted(self, scaler, seed, n_samples, network):
+    def _attributes(self, scaler, seed, n_samples, network):
         """Fitted attributes of a network: what transform needs, and what builds it again from a pickle."""
-        parameters = self.get_params(deep=False)
         return scaler.learned() | {
             "module_": for_inference(network),
             "n_components_": network.n_components,
             "n_samples_": n_samples,
             "_scaler_": scaler,
             "_network_seed_": seed,
-            "_network_parameters_": {name: parameters[name] for name in self._network_parameters()},
+            "_parameters_of_fit_": self.get_params(deep=False),
         }
 
-    def _curves(self, run, validated):
-        """Fitted attributes of a run of `fit`."""
+    def _results(self, run, validated):
+        """Fitted attributes of the training in `fit`, if it went well; ConvergenceWarning if it did so at first."""
         name, best_loss = type(self).__name__, float(run.best.mean())
-        if not math.isfinite(best_loss):
+        if not math.isfinite(best_loss) or math.isnan(run.validation_curve[0]):
             raise ValueError(
                 f"The loss of {name} is not finite at the initialization. Standardize X, for example with "
                 "StandardScaler, and check the parameters of the loss."
@@ -291,21 +293,21 @@ class BaseAutoEncoder(
         }
 
     def _adopt(self, fitted):
-        """The one place that writes fitted attributes."""
+        """The one place where fit and partial_fit write attributes; `_after_fit` adds those of a member."""
         vars(self).update(fitted)
 
     @contextmanager
     def _unchanged_on_error(self):
         """Whatever is raised within, an interrupt too, the fitted attributes are as they were before."""
 
-        def fitted():
+        def present():
             return {name: value for name, value in vars(self).items() if name.endswith("_")}
 
-        before = fitted()
+        before = present()
         try:
             yield
         except BaseException:
-            for name in fitted().keys() - before.keys():
+            for name in present().keys() - before.keys():
                 delattr(self, name)
             vars(self).update(before)
             raise

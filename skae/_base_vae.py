@@ -49,14 +49,6 @@ class BaseVAE(BaseAutoEncoder):
         Weight of the divergence (Higgins et al. 2017, "beta-VAE", ICLR, eq. 4). A larger weight makes the distribution
         of the codes more like the prior and the reconstruction less exact.
 
-    init : {"pca", "random"}, default="pca"
-        Initialization. With "pca" two networks are trained: one initialized at probabilistic PCA of all rows of X, one
-        with random weights. The weights with the best bound on the validation rows are kept. Probabilistic PCA is the
-        fallback: it is kept unless they are clearly better there than probabilistic PCA of the training rows, by one
-        standard error of the mean gain, or for a share of rows above one half by two of its standard errors. Fewer than
-        ten validation rows cannot tell, and PCA is kept. "random" trains only the network with random weights, at half
-        the cost.
-
     Attributes
     ----------
     active_units_ : ndarray of shape (n_components_,), bool
@@ -126,9 +118,9 @@ class BaseVAE(BaseAutoEncoder):
 
         .. math:: \ln \frac{1}{K} \sum_{k=1}^K \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
 
-        (Burda et al. 2016, eq. 8). It rises towards ln p(x) with the number of draws K. All rows share the draws behind
-        the z_k, a scrambled Sobol sequence seeded by a constant: the bound is deterministic, and the same for a row
-        whatever rows stand beside it.
+        (Burda et al. 2016, eq. 8). It rises towards ln p(x) with the number of draws K. The z_k of all rows come from
+        the same scrambled Sobol sequence with a constant seed: the bound is deterministic, and that of a row does not
+        depend on the other rows.
 
         Parameters
         ----------
@@ -158,9 +150,10 @@ class BaseVAE(BaseAutoEncoder):
 
         .. math:: E_{q(z | x)} \ln p(x | z) - KL(q(z | x) \Vert p(z))
 
-        with the prior p(z) of the member (Kingma and Welling 2014, eq. 3). For the standard normal prior the divergence
-        is exact, for another one the draws give what it differs by. The bound is the mean of the log-weights of
-        `score_samples`, whose noise vanishes where the posterior is exact; the first term is what they leave.
+        with the prior p(z) of the member (Kingma and Welling 2014, eq. 3). The divergence from the standard normal
+        prior is exact; for a learned prior its difference from that is estimated by the draws. The bound is the mean
+        of the log-weights of `score_samples`, which has no noise if the posterior is exact. The first term is the bound
+        plus the divergence.
 
         Parameters
         ----------
@@ -185,10 +178,10 @@ class BaseVAE(BaseAutoEncoder):
         bound = self._bound(X, n_draws, lambda log_weights: log_weights.mean(0))
         divergence = self._map(X, lambda x: standard_normal_kl(*self._posterior(x)[1:]), None)
 
-        def of_another_prior(x, mean, log_var, z):
+        def difference(x, mean, log_var, z):
             return standard_normal_log_density(z) - self.module_.prior.log_density(self.module_, z)
 
-        divergence += self._over_draws(X, n_draws, of_another_prior, lambda values: values.mean(0))
+        divergence += self._over_draws(X, n_draws, difference, lambda values: values.mean(0))
         return bound, bound + divergence, divergence
 
     def score(self, X, y=None):
@@ -223,13 +216,13 @@ class BaseVAE(BaseAutoEncoder):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Decides the draws.
+            Determines the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features_in_), float64
-            New rows, in the units of X, with the noise of the likelihood; zeros and ones for "bernoulli". Without that
-            noise, for the standard normal prior: ``inverse_transform`` of standard normal codes.
+            New rows, in the units of X, with the noise of the likelihood; zeros and ones for "bernoulli". For rows
+            without that noise, with the standard normal prior, use ``inverse_transform`` of standard normal codes.
 
         Raises
         ------
@@ -256,7 +249,7 @@ class BaseVAE(BaseAutoEncoder):
         return mean + math.sqrt(self.noise_variance_) * rng.standard_normal(mean.shape)
 
     def _posterior(self, x):
-        """Standardized x, and mean and log-variance of its posterior."""
+        """Scaled x, and mean and log-variance of its posterior."""
         x = self._scaler_.transform(x)
         return x, *self.module_.posterior(x)
 

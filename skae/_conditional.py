@@ -43,11 +43,8 @@ class ConditionalVAE(BaseVAE):
         whose values are not numbers, and those of the type "category" of a data frame.
 
     init : {"pca", "random"}, default="pca"
-        Initialization. With "pca" two networks are trained: one initialized at a linear regression on the condition
-        with probabilistic PCA of its residuals, for all rows of X, one with random weights. The weights with the best
-        bound on the validation rows are kept. The first initialization is the fallback: it is kept unless they are
-        clearly better there than the same of the training rows. "random" trains only the network with random weights,
-        at half the cost.
+        Initialization, as in VAE. "pca" is here a linear regression on the condition with probabilistic PCA of its
+        residuals, which is also the fallback.
 
     Attributes
     ----------
@@ -76,9 +73,9 @@ class ConditionalVAE(BaseVAE):
     `score` and `score_samples` are bounds on ln p(x | c) in nats, in the units of X.
 
     Scale the modelled columns only, as with ``ColumnTransformer([("scale", StandardScaler(), modelled)],
-    remainder="passthrough")``, which puts the condition last. A pipeline's own ``inverse_transform`` has no place for a
-    condition: call that of its last step. Categories are those of the rows of `fit`, or of the first `partial_fit`;
-    another one is an error, so that in cross-validation each must be frequent enough for every fold.
+    remainder="passthrough")``, which puts the condition last. The ``inverse_transform`` of a pipeline takes no
+    condition: call that of its last step. Categories are those of the rows of `fit`, or of the first `partial_fit`. An
+    unknown category is an error: in cross-validation every category must be present in the training rows of each fold.
 
     References
     ----------
@@ -149,7 +146,9 @@ class ConditionalVAE(BaseVAE):
         return X
 
     def inverse_transform(self, X, condition=None):
-        """Decode codes under a condition: of a row's own code and another condition, what it would have been.
+        """Decode codes under a condition.
+
+        With the code of a row and another condition than its own: what the row would have been.
 
         Parameters
         ----------
@@ -186,7 +185,7 @@ class ConditionalVAE(BaseVAE):
         condition : array-like of shape (n_condition_features,) or (n_samples, n_condition_features), default=None
             Values of `condition_features`, in their order: one row for all, or one for each. Needed if there are any.
         random_state : int, RandomState instance or None, default=None
-            Decides the draws.
+            Determines the draws.
 
         Returns
         -------

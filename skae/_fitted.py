@@ -141,13 +141,13 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return out
 
     def _encode(self, x):
-        return self.module_.encode(self._scaler_.transform(x)) * self._code_unit()
+        return self.module_.encode(self._scaler_.transform(x)) * self._code_scale()
 
     def _decode(self, z):
-        return self._scaler_.inverse_transform(self.module_.decode(z / self._code_unit()))
+        return self._scaler_.inverse_transform(self.module_.decode(z / self._code_scale()))
 
-    def _code_unit(self):
-        """What codes of the module are multiplied by: those of unit variance become as large as PCA's of X."""
+    def _code_scale(self):
+        """What codes of the module are multiplied by: codes of unit variance become as large as PCA's of X."""
         code_scale = getattr(self.module_, "code_scale", 1.0)
         return 1.0 if code_scale is None else self.scale_ * code_scale
 
@@ -184,7 +184,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         super().__setstate__(state)
         if isinstance(getattr(self, "module_", None), dict):
             builder = type(self).__new__(type(self))  # with the parameters of the fit: they may have been changed since
-            vars(builder).update(vars(self) | self._network_parameters_)
+            vars(builder).update(vars(self) | self._parameters_of_fit_)
             scaler = builder._build_scaler().restore(self)
             network = builder._new_network(scaler, self._network_seed_, torch.device("cpu"), self.n_components_)
             load_module_arrays(network, self.module_)

@@ -115,7 +115,7 @@ class Network(nn.Module):
     """What the estimators ask of a network. Of these, ``encode`` and ``decode`` are needed; the rest has a default.
 
     code_scale: what codes are multiplied by to be in the units of the scaled rows, a number or a tensor of shape
-    (n_components,), by default 1; None if codes have units of their own, as those of a prior.
+    (n_components,), 1 if it is not set; None if codes have units of their own, as those of a prior.
     has_pca: whether the network is PCA once it is initialized at principal axes, so that it can be the PCA fallback.
     """
 
@@ -287,7 +287,7 @@ class VariationalModule(AutoEncoderModule):
         posterior is :math:`N(\sqrt{\lambda_i - s} / \lambda_i \, u_i^T (x - mean), s / \lambda_i)`, for every component
         with :math:`\lambda_i > s`; the others are the prior. Learned noise is set to its best value, the sum of the
         discarded variances over their number (n_all - beta n_components). Where rows are fewer than features that is,
-        as in PCA, the number of variances that the rows could show: the likelihood of held-out rows wants no less.
+        as in PCA, the number of variances that the rows could show: less noise would be too little for other rows.
         """
         mean, axes, variances, total, n_all = pca
         n_components = len(axes)

@@ -21,9 +21,8 @@ class SharedParameters(Declared):
     ----------
     n_components : int or float, default=2
         Number of components of the code. A float in (0, 1) takes the fewest for which PCA explains more than this share
-        of the variance. It may exceed the number of features or rows: PCA then reconstructs the training rows exactly,
-        the components beyond their rank start at zero, and training keeps what it makes of them only if that helps on
-        validation rows.
+        of the variance. It may exceed the number of features or rows: components beyond their rank are initialized at
+        zero.
 
     hidden_layer_sizes : int or array-like of int, default=(128, 64)
         Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear.
@@ -34,10 +33,10 @@ class SharedParameters(Declared):
     init : {"pca", "random"}, default="pca"
         Initialization. With "pca" two networks are trained, as neither initialization is best on all data: one
         initialized at the principal axes of all rows of X, one with random weights. The weights with the lowest loss on
-        the validation rows are kept. PCA itself is the fallback: it is kept unless they are clearly better there than
-        PCA of the training rows, by one standard error of the mean gain, or for a share of rows above one half by two
-        of its standard errors. Fewer than ten validation rows cannot tell, and PCA is kept. "random" trains only the
-        network with random weights, at half the cost.
+        the validation rows are kept. PCA itself, in variational members probabilistic PCA, is the fallback: it is kept
+        unless they are clearly better there than PCA of the training rows, by one standard error of the mean gain, or
+        for a share of rows above one half by two of its standard errors. Fewer than ten validation rows cannot tell,
+        and PCA is kept. "random" trains only the network with random weights, at half the cost.
 
     alpha : float, default=0.1
         L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
@@ -70,15 +69,15 @@ class SharedParameters(Declared):
 
     warm_start : bool, default=False
         Whether `fit` continues training from the weights of the previous fit, with its mean and scale. Parameters that
-        define the network (`n_components`, `hidden_layer_sizes`, `activation`, the loss) cannot change then.
+        define the network, such as `hidden_layer_sizes`, cannot change then; an error names them.
 
     device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
         Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a CPU is as
         fast.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial weights, validation rows, batches and noise. An int makes results reproducible, bit for bit
-        on the same machine.
+        Determines initial weights, the order of the rows and noise. An int makes results reproducible, bit for bit on
+        the same machine.
 
     Attributes
     ----------
@@ -175,7 +174,7 @@ class SharedParameters(Declared):
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         if self.device == "auto":
             return torch.device(next(name for name, here in available.items() if here))
-        if not available[self.device]:
+        if not available.get(self.device):
             raise ValueError(
                 f"device={self.device!r} is not available to PyTorch on this machine. Use device='cpu', or 'auto' for "
                 "the best that is available."

@@ -65,10 +65,8 @@ class SparseAutoEncoder(BaseAutoEncoder):
         encoder linear too.
 
     init : {"pca", "random"}, default="pca"
-        Initialization. With "pca" and the penalties "top_k" and "l1" two networks are trained: the first atoms of one
-        are the principal axes and the others rows of X, the other has random weights. The weights with the lowest loss
-        on the validation rows are kept, but the initial dictionary unless they are clearly better there. "kl", whose
-        codes cannot be PCA's, and "random" train only the network with random weights, at half the cost.
+        Initialization, as in AutoEncoder. With "pca" the first atoms are the principal axes and the others rows of X,
+        and this dictionary is the fallback. The penalty "kl", whose codes cannot be PCA's, always has random weights.
 
     Attributes
     ----------
@@ -137,7 +135,7 @@ class SparseAutoEncoder(BaseAutoEncoder):
     @property
     def components_(self):
         check_is_fitted(self)
-        atoms = self.module_.decoder.linear.weight * (self.scale_ / self._code_unit())
+        atoms = self.module_.decoder.linear.weight * (self.scale_ / self._code_scale())
         return atoms.T.numpy(force=True)
 
     def transform(self, X):

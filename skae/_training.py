@@ -1,7 +1,7 @@
 """Training: epochs over rows, pairs of a loss and its optimizer, and the choice of the weights to keep."""
 
-import copy
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ from threading import RLock
 
 import torch
 from torch import Tensor, nn
+
+from ._saving import load_state, state
 
 __all__ = [
     "ROWS_AT_ONCE",
@@ -33,8 +35,18 @@ Pair = tuple[Loss, torch.optim.Optimizer]
 # than they work: on a busy machine two threads made a step of 0.6 ms take 13 ms.
 FLOP_PER_THREAD = 7e7
 
-# torch's generator and default dtype belong to the process: fits in threads take turns, or none would be reproducible.
+# torch's generator and default dtype belong to the process: epochs of fits in threads take turns, or no fit would be
+# reproducible.
 _lock = RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that held the lock is not in the child
+    os.register_at_fork(after_in_child=_renew_lock)
 
 # Rows that pass through a module together outside training: enough to fill the processor, few enough that what they
 # take stays in its caches. Only the speed depends on it.
@@ -194,6 +206,10 @@ class Run:
     diverged: bool = False
 
     @property
+    def loss(self) -> Loss:
+        return self.pairs[0][0]
+
+    @property
     def alternating(self) -> bool:
         """Whether several optimizers step in turn, each down its own loss and perhaps up another's.
 
@@ -202,9 +218,9 @@ class Run:
         return len(self.pairs) > 1
 
     def begin(self, x: Tensor, validation: Tensor) -> None:
-        self.initial = self.best = evaluate(self.pairs[0][0], self.network, x, validation)
+        self.initial = self.best = evaluate(self.loss, self.network, x, validation)
         self.validation_curve.append(float(self.initial.mean()))
-        self.weights = copy.deepcopy(self.network.state_dict())
+        self.weights = self._weights()
 
     def record(self, loss: float, losses: Tensor, tol: float, patient: bool) -> None:
         """Note an epoch: its training loss and the losses of the validation rows; its weights, if they are to keep."""
@@ -218,7 +234,10 @@ class Run:
             self.n_waited = 0 if mean < best - tol * abs(best) else self.n_waited + (not patient)
         if self.alternating or select([self.best, losses]) == 1:
             self.best, self.best_epoch = losses, len(self.loss_curve)
-            self.weights = copy.deepcopy(self.network.state_dict())
+            self.weights = self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in state(self.network).items()}
 
 
 def train(
@@ -253,30 +272,34 @@ def train(
     with reproducible(seed, x.device, n_threads):
         for run in runs:
             run.begin(x, validation)
-    active = list(runs)
-    for done in range(max_epochs):
+    active, fifth = list(runs), math.ceil(max_epochs / 5)
+    for done in range(1, max_epochs + 1):
+        rate = _rate(learning_rate, done - 1, max_epochs)
         for run in tuple(active):
-            with reproducible((seed + done) % 2**63, x.device, n_threads):
-                loss = epoch(run.pairs, run.network, x, training, batch_size, _rate(learning_rate, done, max_epochs))
-                losses = evaluate(run.pairs[0][0], run.network, x, validation)
-            run.record(loss, losses, tol, patient=done + 1 <= WARM_UP * max_epochs)
+            with reproducible((seed + done - 1) % 2**63, x.device, n_threads):
+                loss = epoch(run.pairs, run.network, x, training, batch_size, rate)
+                losses = evaluate(run.loss, run.network, x, validation)
+            run.record(loss, losses, tol, patient=done <= WARM_UP * max_epochs)
             if not run.diverged:
                 after_epoch(run.network)
             if run.diverged or (not run.alternating and run.n_waited >= patience):
                 active.remove(run)
-        if (done + 1) % math.ceil(max_epochs / 5) == 0 and done + 1 > math.ceil(max_epochs / 5):
+        if done % fifth == 0 and done > fifth:
             leader = runs[select([run.best for run in runs])]
             active = [run for run in active if select([run.best, leader.best], DROP_ERRORS) == 0]
-    kept = runs[select([run.best for run in runs])]
-    kept.network.load_state_dict(kept.weights)
-    if fallback is None:
-        return kept
-    network, reference = fallback
     with reproducible(seed, x.device, n_threads):
-        losses = evaluate(kept.pairs[0][0], reference, x, validation)
-    if select([losses, kept.best], FALLBACK_ERRORS) == 1:
-        return kept
-    first = runs[0]
+        return _keep(runs, fallback, x, validation)
+
+
+def _keep(runs: list[Run], fallback: tuple[nn.Module, nn.Module] | None, x: Tensor, validation: Tensor) -> Run:
+    """The best run with its network at its best weights; or the first with the fallback as its network."""
+    best, first = runs[select([run.best for run in runs])], runs[0]
+    load_state(best.network, best.weights)
+    if fallback is None or best.alternating:
+        return best
+    network, reference = fallback
+    if select([evaluate(best.loss, reference, x, validation), best.best], FALLBACK_ERRORS) == 1:
+        return best
     first.network, first.best_epoch, first.best = network, 0, first.initial
     return first
 

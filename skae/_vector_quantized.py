@@ -62,10 +62,8 @@ class VQVAE(BaseAutoEncoder):
         Weight :math:`\beta` of the distance between the encoder's output and its code [1]_.
 
     init : {"pca", "random"}, default="pca"
-        Initialization. With "pca" two networks are trained: one initialized at the principal axes of all rows of X, one
-        with random weights, and both with k-means of the encoder's outputs. The weights with the lowest reconstruction
-        error on the validation rows are kept. K-means of the principal components is the fallback: it is kept unless
-        they are clearly better there. "random" trains only the network with random weights, at half the cost.
+        Initialization, as in AutoEncoder, but followed by k-means of the encoder's outputs, whether these are principal
+        components or come from random weights. The fallback is k-means of the principal components.
 
     Attributes
     ----------
@@ -212,7 +210,7 @@ class VQVAE(BaseAutoEncoder):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Decides the draws.
+            Determines the draws.
 
         Returns
         -------
@@ -238,7 +236,7 @@ class VQVAE(BaseAutoEncoder):
         return self._map(codes.astype(np.float64), lambda c: self._decode(self._look_up(c)), self.n_features_in_)
 
     def _look_up(self, codes):
-        return self.module_.look_up(codes.long()) * self._code_unit()
+        return self.module_.look_up(codes.long()) * self._code_scale()
 
 
 class QuantizedModule(AutoEncoderModule):

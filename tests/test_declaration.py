@@ -113,6 +113,80 @@ def test_a_value_in_place_of_a_parameter_fixes_it(table):
         Fixed(init="pca")
 
 
+class OtherDefaults(Weighted):
+    n_components: int = skae.parameter(default=1)
+    hidden_layer_sizes: tuple = skae.parameter(default=(8,))
+
+
+def test_a_parameter_declared_again_keeps_what_is_not_stated_anew(table):
+    assert str(inspect.signature(OtherDefaults)).startswith("(n_components=1, *, hidden_layer_sizes=(8,), weight=2.0")
+    assert OtherDefaults(3).n_components == 3
+    with pytest.raises(InvalidParameterError, match="The 'n_components' parameter"):
+        OtherDefaults(0).fit(table)
+    model = OtherDefaults(max_iter=1, random_state=0).fit(table).set_params(hidden_layer_sizes=(9,))
+    with pytest.raises(ValueError, match="hidden_layer_sizes defines the network"):
+        model.partial_fit(table)
+
+
+class Shift:
+    """A mixin that is no estimator."""
+
+    shift: float = skae.parameter(default=1.5)
+
+
+class Both(Shift, OtherDefaults, Fixed):
+    pass
+
+
+def test_parameters_of_all_bases_are_collected(table):
+    names = list(inspect.signature(Both).parameters)
+    assert names[:3] == ["n_components", "shift", "hidden_layer_sizes"]
+    assert {"weight", "width"} < set(names)
+    assert "init" not in names
+    model = Both(max_iter=1, random_state=0).fit(table)
+    assert (model.shift, model.n_components, model.init) == (1.5, 1, "random")
+
+
+def test_a_base_written_by_hand_needs_a_subclass_written_by_hand():
+    with pytest.raises(
+        TypeError, match="Sub declares or fixes parameters, but a base has a constructor written by hand"
+    ):
+        type("Sub", (ByHand,), {"extra": skae.parameter(default=1.0)})
+
+    class Sub(ByHand):
+        def _loss(self, module, x):
+            return super()._loss(module, x)
+
+    assert Sub(power=1.5).power == 1.5
+
+
+@pytest.mark.parametrize("default", [[1, 2], {}, set()])
+def test_defaults_must_not_be_mutable(default):
+    with pytest.raises(TypeError, match=r"default of a parameter must not be mutable, got .*Use a tuple or None"):
+        skae.parameter(default=default)
+
+
+class Documented(Weighted):
+    """In numpydoc's other manners.
+
+    Parameters
+    ----------
+    weight: float
+        Without a blank.
+
+    low, high : int
+        Two at once, of a constructor that is not this one's.
+    """
+
+
+def test_what_a_class_documents_is_kept():
+    text = inspect.getdoc(Documented)
+    assert text.count("Parameters\n---") == 1
+    assert "weight: float\n    Without a blank." in text
+    assert text.count("low, high : int") == 1
+    assert text.count("\nweight") == 1
+
+
 def test_a_subclass_without_parameters_has_the_constructor_of_its_base():
     assert inspect.signature(Plain) == inspect.signature(Weighted)
     assert Plain(weight=3).get_params()["weight"] == 3

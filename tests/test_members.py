@@ -211,6 +211,19 @@ def test_loss_that_is_not_finite_at_the_initialization_is_an_error(table):
     assert not hasattr(model, "module_")
 
 
+class UndefinedAtFirst(AutoEncoder):
+    def _loss(self, module, x):
+        loss = super()._loss(module, x)
+        return loss if module.decoder.linear.bias.detach().abs().sum() != self.initial_bias else loss * torch.nan
+
+
+def test_loss_that_is_undefined_at_the_initialization_only_is_an_error_too(table):
+    UndefinedAtFirst.initial_bias = 0.0
+    X = np.concatenate([table, -table])  # the bias of PCA is the mean, zero
+    with pytest.raises(ValueError, match="not finite at the initialization"):
+        UndefinedAtFirst(2, hidden_layer_sizes=(), max_iter=3, random_state=0).fit(X)
+
+
 @pytest.mark.parametrize("bad", [0, 1.5, "3"])
 def test_counts_of_draws_are_checked(table, bad):
     model = VAE(max_iter=1, random_state=0).fit(table)
@@ -264,6 +277,20 @@ def test_a_member_of_ones_own_needs_a_loss_only(table):
 class Summed(BaseAutoEncoder):
     def _loss(self, module, x):
         return squared_error(x, module.decode(module.encode(x))).sum()
+
+
+class Alternating(AutoEncoder):
+    """Two optimizers that step in turn, and nothing else said."""
+
+    def _optimizers(self, module):
+        return 2 * super()._optimizers(module)
+
+
+def test_alternating_optimizers_alone_decide_that_the_last_epoch_is_kept():
+    X = np.random.RandomState(0).standard_normal((60, 8))
+    assert AutoEncoder(2, max_iter=5, random_state=0).fit(X).best_iter_ == 0
+    model = Alternating(2, max_iter=5, random_state=0).fit(X)
+    assert model.best_iter_ == model.n_iter_ == 5
 
 
 class TwoLayers(BaseAutoEncoder):

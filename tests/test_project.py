@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "_losses": set(),
     "_networks": set(),
-    "_training": set(),
+    "_training": {"_saving"},
     "_declaration": set(),
-    "_saving": {"_training"},
+    "_saving": set(),
     "_scaling": {"_training"},
     "_initialization": {"_networks", "_training"},
     "_parameters": {"_declaration", "_networks"},

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
-from skae import AutoEncoder, BaseAutoEncoder
+from skae import AutoEncoder, BaseAutoEncoder, parameter
 from skae._losses import squared_error
 from skae._networks import Network
 
@@ -80,7 +82,34 @@ class HasBatchNorm(Own):
         return super().encode(self.norm(x))
 
 
-KINDS = [ReadsAValue, HasABufferThatIsNotPersistent, HasATensorThatIsNotRegistered, IsTied, HasBatchNorm]
+class SetsABufferLater(Own):
+    def __init__(self, n_features, n_components):
+        super().__init__(n_features, n_components)
+        self.register_buffer("factor", None)
+        self.register_buffer("expanded", torch.ones(1).expand(n_components), persistent=False)
+
+    def encode(self, x):
+        if self.factor is None:
+            self.factor = torch.full((1,), 1.5)
+        return self.factor * self.expanded * super().encode(x)
+
+
+class IsParametrized(Own):
+    def __init__(self, n_features, n_components):
+        super().__init__(n_features, n_components)
+        nn.utils.parametrizations.orthogonal(self.second)
+        nn.utils.parametrizations.weight_norm(self.first)
+
+
+KINDS = [
+    ReadsAValue,
+    HasABufferThatIsNotPersistent,
+    HasATensorThatIsNotRegistered,
+    IsTied,
+    HasBatchNorm,
+    SetsABufferLater,
+    IsParametrized,
+]
 
 
 class OwnNetwork(BaseAutoEncoder):
@@ -110,6 +139,85 @@ def test_own_networks_survive_pickling_and_copying(model, table):
 def test_training_continues_after_pickling_as_without(model, table):
     twin = pickle.loads(pickle.dumps(model)).partial_fit(table)
     np.testing.assert_array_equal(twin.transform(table), model.partial_fit(table).transform(table))
+
+
+class RegistersABufferLater(Own):
+    def encode(self, x):
+        if not hasattr(self, "factor"):
+            self.register_buffer("factor", torch.full((1,), 1.5))
+        return self.factor * super().encode(x)
+
+
+def test_a_network_that_cannot_be_built_again_is_an_error_not_another_network(monkeypatch, table):
+    monkeypatch.setattr(OwnNetwork, "kind", RegistersABufferLater)
+    stored = pickle.dumps(OwnNetwork(3, max_iter=2, random_state=0).fit(table))
+    with pytest.raises(RuntimeError, match="differs in factor from the one that was fitted"):
+        pickle.loads(stored)
+
+
+class Grows(Own):
+    """A buffer that is not persistent makes each epoch worse than the one before."""
+
+    def __init__(self, n_features, n_components):
+        super().__init__(n_features, n_components)
+        self.register_buffer("factor", torch.ones(()), persistent=False)
+
+    def decode(self, z):
+        if self.training:
+            self.factor.mul_(1.05)
+        return self.factor * super().decode(z)
+
+
+def test_all_buffers_are_those_of_the_best_epoch(monkeypatch, table):
+    monkeypatch.setattr(OwnNetwork, "kind", Grows)
+    model = OwnNetwork(3, max_iter=40, early_stopping=False, random_state=0).fit(table)
+    assert model.best_iter_ < model.n_iter_
+    assert -model.score_samples(table).mean() / model.scale_**2 == pytest.approx(model.best_loss_, rel=1e-4)
+
+
+class Width(OwnNetwork):
+    """Its width is not declared to define the network, though it does."""
+
+    width: int = parameter(default=5)
+
+    def _build_module(self, n_features, n_components, scale):
+        module = Own(n_features, n_components)
+        module.first = nn.Sequential(nn.Linear(n_features, self.width), nn.Linear(self.width, n_components))
+        return module
+
+
+def test_the_network_is_built_again_with_all_parameters_of_the_fit(table):
+    model = Width(3, max_iter=2, random_state=0).fit(table)
+    codes = model.transform(table)
+    model.set_params(width=9)
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(twin.transform(table), codes)
+        assert twin.width == 9
+
+
+def test_a_pickle_is_read_in_a_process_that_was_forked_within_an_epoch():
+    code = """
+import os, pickle, signal, threading
+import numpy as np, torch
+from skae import AutoEncoder
+torch.set_num_threads(1)
+X = np.random.RandomState(0).standard_normal((200, 5))
+stored, within = pickle.dumps(AutoEncoder(max_iter=1).fit(X)), threading.Event()
+class Waits(AutoEncoder):
+    def _loss(self, module, x):
+        within.set()
+        threading.Event().wait()
+threading.Thread(target=Waits().fit, args=(X,), daemon=True).start()
+within.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # ends a child that waits for the lock
+    pickle.loads(stored)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_tied_weights_stay_tied(monkeypatch, table):
