@@ -164,28 +164,19 @@ class BaseAutoEncoder(
                 network = _for_training(self.module_, x.device)
             else:
                 network = self._initialization(scaler, x, seed).network(rows)
-            pairs, n_iter = self._optimizers(network), getattr(self, "n_iter_", 0) + 1
-            optimizers = [optimizer for _, optimizer in pairs]
-            load_optimizer_arrays(optimizers, getattr(self, "_optimizer_state_", {}))
-            loss = train_pass(pairs, network, x, rows, seed, self._batch_size(len(x)), self.learning_rate_init)
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
-                    "learning_rate_init or standardize X."
-                )
-            n_samples = getattr(self, "n_samples_", 0) + len(x)
-            self._adopt(
-                self._attributes(scaler, self._network_seed_ if continuing else seed, n_samples, network)
-                | {
-                    "n_iter_": n_iter,
-                    "best_iter_": n_iter,
-                    "loss_curve_": [*getattr(self, "loss_curve_", []), loss],
-                    "validation_curve_": getattr(self, "validation_curve_", None),
-                    "best_loss_": loss,
-                    "_n_passes_": n_passes + 1,
-                    "_optimizer_state_": optimizer_arrays(optimizers),
-                }
-            )
+            loss, optimizer_state = self._pass(network, x, rows, seed)
+            n_iter, n_samples = getattr(self, "n_iter_", 0) + 1, getattr(self, "n_samples_", 0) + len(x)
+            results = {
+                "n_iter_": n_iter,
+                "best_iter_": n_iter,
+                "loss_curve_": [*getattr(self, "loss_curve_", []), loss],
+                "validation_curve_": getattr(self, "validation_curve_", None),
+                "best_loss_": loss,
+                "_n_passes_": n_passes + 1,
+                "_optimizer_state_": optimizer_state,
+            }
+            network_seed = self._network_seed_ if continuing else seed
+            self._adopt(self._attributes(scaler, network_seed, n_samples, network) | results)
             self._after_fit(valid)
         return self
 
@@ -255,6 +246,19 @@ class BaseAutoEncoder(
         )
         context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(run.network), **options)
         return run
+
+    def _pass(self, network, x, rows, seed):
+        """One pass over the rows; its loss, and the states of the optimizers, with which the next pass continues."""
+        pairs = self._optimizers(network)
+        optimizers = [optimizer for _, optimizer in pairs]
+        load_optimizer_arrays(optimizers, getattr(self, "_optimizer_state_", {}))
+        loss = train_pass(pairs, network, x, rows, seed, self._batch_size(len(x)), self.learning_rate_init)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
+                "learning_rate_init or standardize X."
+            )
+        return loss, optimizer_arrays(optimizers)
 
     def _attributes(self, scaler, seed, n_samples, network):
         """Fitted attributes of a network: what transform needs, and what builds it again from a pickle."""

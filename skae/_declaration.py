@@ -17,11 +17,43 @@ class Parameter:
 
 
 def parameter(*constraints: Any, default: Any, defines_network: bool = False, kw_only: bool = True) -> Any:
-    """Declare a parameter in the body of an estimator: ``beta: float = parameter(Interval(...), default=1.0)``.
+    """Declare a parameter of an estimator, in the body of the class.
 
-    constraints are scikit-learn's, one of which must hold. Say ``defines_network=True`` if the network is built from
-    the parameter: then it cannot change while training continues with the same network. A parameter of a base that is
-    declared again keeps what is not stated anew.
+    Parameters
+    ----------
+    *constraints : str, None or constraints of scikit-learn
+        What values may be, as in scikit-learn's ``_parameter_constraints``: one of them must hold when `fit` is called.
+        Without any, every value is valid.
+    default : object
+        Default, not mutable.
+    defines_network : bool, default=False
+        Whether the network is built from the parameter, so that it cannot change while training continues with the same
+        network.
+    kw_only : bool, default=True
+        Whether the constructor takes it by keyword only, as scikit-learn's do except for the first.
+
+    Returns
+    -------
+    parameter : object
+        The declaration. If a base has declared the parameter too, what is not stated anew stays as it is there.
+
+    Raises
+    ------
+    TypeError
+        If the default is mutable.
+
+    Examples
+    --------
+    >>> from numbers import Real
+    >>> from sklearn.utils._param_validation import Interval
+    >>> from skae import AutoEncoder, parameter
+    >>> class WeightedAutoEncoder(AutoEncoder):
+    ...     weight: float = parameter(Interval(Real, 0, None, closed="left"), default=1.0)
+    ...
+    ...     def _loss(self, module, x):
+    ...         return self.weight * super()._loss(module, x)
+    >>> WeightedAutoEncoder(3, weight=0.5)
+    WeightedAutoEncoder(n_components=3, weight=0.5)
     """
     if type(default).__hash__ is None:
         raise TypeError(f"The default of a parameter must not be mutable, got {default!r}. Use a tuple or None.")
