@@ -88,10 +88,8 @@ def test_members_override_few_private_names_of_the_base():
     members = [getattr(skae, name) for name in skae.__all__ if name != "BaseAutoEncoder"]
     classes = {cls for member in members for cls in member.__mro__ if issubclass(cls, skae.BaseAutoEncoder)}
     bases = [skae.BaseAutoEncoder, *skae.BaseAutoEncoder.__mro__[1:3]]  # with the shared parameters, the fitted network
-    of_the_base = set().union(*map(private, bases)) - {
-        "_parameters",
-        "_parameter_constraints",
-    }  # set by the declaration
+    set_by_the_declaration = {"_declared", "_parameters", "_parameter_constraints"}
+    of_the_base = set().union(*map(private, bases)) - set_by_the_declaration
     overridden = set().union(*(private(cls) & of_the_base for cls in classes - {skae.BaseAutoEncoder}))
     overridden = {
         name for name in overridden if not name.startswith("_abc") and name != "_sklearn_auto_wrap_output_keys"
