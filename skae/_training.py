@@ -186,7 +186,7 @@ def select(losses: Sequence[Tensor], n_errors: float | None = None) -> int:
     return best if bool((by_mean > n_errors) | (by_rows > 2 * n_errors)) else 0
 
 
-@dataclass
+@dataclass(eq=False)  # a run is equal to itself only: comparing fields would compare tensors
 class Run:
     """The training of one network: its curves so far, and the weights to keep with their losses.
 
