@@ -5,6 +5,7 @@ divided by their maximum); target, "classes", "number" or None.
 """
 
 import hashlib
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +67,18 @@ def target_of(y):
 def from_frame(frame, target=None):
     """Columns of text become indicators, a missing entry a level of its own; columns of numbers stay as they are.
 
-    A column in which most entries are numbers and some are text is a mistake in the data: ValueError.
+    A column in which most entries are numbers and some are text is a mistake in the data: ValueError. Dates are neither
+    numbers nor text, and a user knows best what they are to be: ValueError too.
     """
     if target is not None and target not in frame:
         raise ValueError(f"no column {target!r}: there are {', '.join(map(repr, frame.columns[:30]))}")
     y = None if target is None else frame.pop(target)
     for name in frame.columns:
         column = frame[name]
+        if (example := date_in(column)) is not None:
+            raise ValueError(
+                f"column {name!r} holds dates such as {example}: make it a number, such as days, or leave it out"
+            )
         if pd.api.types.is_numeric_dtype(column):
             if column.isna().any():
                 raise ValueError(f"column {name!r} has NaN in {column.isna().sum()} rows: impute or drop them first")
@@ -90,6 +96,16 @@ def from_frame(frame, target=None):
         indicators = indicators.loc[:, indicators.any()]  # no level of missing entries where none is missing
         X = pd.concat([X, indicators], axis=1)
     return dict(X=X.to_numpy(dtype=float), y=None if y is None else y.to_numpy())
+
+
+def date_in(column):
+    """The first entry of a column of dates or durations, as they are or as text; None if it is not one."""
+    entries = column.dropna()
+    if pd.api.types.is_numeric_dtype(entries) or not len(entries):
+        return None
+    typed = entries.map(lambda entry: isinstance(entry, date | timedelta | np.datetime64 | np.timedelta64))
+    text = entries.astype(str).str.fullmatch(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?")
+    return entries.iloc[0] if typed.mean() > 0.5 or text.mean() > 0.5 else None
 
 
 def from_npz(path):

@@ -1,0 +1,81 @@
+"""How many first rows of partial_fit should mean, scale and axes follow? Held-out scores after one pass over a stream.
+
+    python benchmarks/first_rows.py --folder DIR
+
+DIR holds npz files as for pca_fallback.py; without it only the sets that scikit-learn ships are used. The rows come in
+batches of 100, preceded by nothing ("plain"), by one row ("one row"), or by 100 rows at a thousandth of their scale
+("small"). 0 follows the first batch only. The figures are means over sets and seeds: R2 of AutoEncoder, log-likelihood
+bounds of VAE as the median gain, in nats a row, on those with the 1000 that were chosen, the time of the whole stream,
+and R2 of IncrementalPCA on the stream "plain" for comparison.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from pca_fallback import BUNDLED, split
+from sklearn.decomposition import IncrementalPCA
+from sklearn.metrics import r2_score
+
+import skae
+from skae import _base
+
+NUMBERS = (0, 200, 500, 1000, 2000)
+STREAMS = ("plain", "one row", "small")
+BATCH = 100
+
+
+def stream(train, kind):
+    batches = np.array_split(train, max(1, round(len(train) / BATCH)))
+    return {"plain": [], "one row": [train[:1]], "small": [1e-3 * train[:BATCH]]}[kind] + batches
+
+
+def measure(name, folder, seed, kind):
+    """For each number of rows: R2, bound and seconds; then the R2 of IncrementalPCA."""
+    warnings.simplefilter("ignore")
+    train, test = split(name, folder, seed, limit=5000)
+    k = min(10, train.shape[1] // 2)
+    figures = []
+    for number in NUMBERS:
+        _base.FIRST_ROWS = number
+        scores, start = [], time.perf_counter()
+        for member in (skae.AutoEncoder, skae.VAE):
+            model = member(k, random_state=seed)
+            for batch in stream(train, kind):
+                model.partial_fit(batch)
+            scores.append(model.score(test))
+        figures.append([*scores, time.perf_counter() - start])
+    pca = IncrementalPCA(k)
+    for batch in stream(train, "plain"):
+        pca.partial_fit(batch)
+    return np.array(figures), r2_score(
+        test, pca.inverse_transform(pca.transform(test)), multioutput="variance_weighted"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--sets", nargs="*")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    found = [] if arguments.folder is None else sorted(path.stem for path in arguments.folder.glob("*.npz"))
+    names = arguments.sets or ["breast_cancer", "digits", *found]
+    names = [name for name in names if name in BUNDLED or name in found]
+    for kind in STREAMS:
+        cases = [(name, arguments.folder, seed, kind) for name in names for seed in range(arguments.seeds)]
+        results = Parallel(arguments.jobs)(delayed(measure)(*case) for case in cases)
+        figures = np.array([result[0] for result in results])
+        pca = np.mean([result[1] for result in results])
+        gains = np.median(figures[..., 1] - figures[:, [NUMBERS.index(1000)], 1], axis=0)
+        print(f"| {kind} | " + " | ".join(f"{r2:.3f}" for r2 in figures[..., 0].mean(axis=0)) + f" | {pca:.3f} |")
+        print("| VAE, nats | " + " | ".join(f"{gain:+.2f}" for gain in gains) + " | |")
+        print("| seconds | " + " | ".join(f"{s:.1f}" for s in figures[..., 2].mean(axis=0)) + " | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
