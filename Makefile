@@ -7,11 +7,12 @@ BIN = .venv/bin
 demo: .venv/examples
 	$(BIN)/python examples/plot_compare.py
 
+# in as many processes as there are processors
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: .venv/test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 QUALITY = benchmarks/quality
 

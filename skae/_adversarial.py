@@ -7,12 +7,12 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from ._adam import adam
 from ._base import BaseAutoEncoder
 from ._declaration import parameter
 from ._fitted import checked_draws
 from ._losses import fake_loss, real_loss, squared_error
 from ._networks import AutoEncoderModule, perceptron
-from ._training import adam
 
 # Of Adam, for both losses.
 BETAS = (0.5, 0.9)

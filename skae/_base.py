@@ -13,15 +13,21 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
+from ._adam import adam
+from ._data import all_of, given_validation, with_validation
 from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
 from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
+from ._rows import Sample, checked_groups, checked_weights, distinct, rows_at_once, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
-from ._training import Run, adam, split, train, train_pass
+from ._training import LEAST_ROWS, Run, ordinary_modes, train, train_pass
 
 __all__ = ["BaseAutoEncoder"]
+
+# Rows of partial_fit whose mean, scale and axes are kept up to date; chosen by benchmarks/first_rows.py.
+FIRST_ROWS = 1000
 
 
 class BaseAutoEncoder(
@@ -44,7 +50,7 @@ class BaseAutoEncoder(
     - ``_optimizers(module)``: pairs of a loss and its optimizer. Several step in turn on every batch, and the last
       epoch is kept.
     - ``_check_parameters()``: raise InvalidParameterError for what the constraint of one parameter cannot say.
-    - ``_after_fit(X)``: set further fitted attributes, once ``transform`` works.
+    - ``_after_fit(X, sample_weight)``: set further fitted attributes, once ``transform`` works.
 
     While an epoch runs, torch's generator and default dtype are those of the fit in the whole process, as torch has one
     of each; fits in threads take turns.
@@ -84,21 +90,33 @@ class BaseAutoEncoder(
         """Raise InvalidParameterError for what the constraint of one parameter cannot say."""
         self._hidden_layer_sizes()
 
-    def _after_fit(self, X):
-        """Set further fitted attributes, once transform works."""
+    def _after_fit(self, X, sample_weight):
+        """Set further fitted attributes, once transform works; sample_weight: (n_samples,), or None."""
 
     # Fitting.
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None, sample_weight_val=None):
         """Fit the network to X.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Training data, finite; the network is trained in float32 whatever its dtype.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data, finite; the network is trained in float32 whatever its dtype. Of a sparse X only the rows of
+            a batch are ever dense.
         y : Ignored
             Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts: in the mean, in PCA, in the loss and on the validation rows. A weight of two is a
+            row given twice, zero one left out. None is one for each.
+        groups : array-like of shape (n_samples,), default=None
+            Rows of the same group are all training rows or all validation rows, such as those of one patient. None
+            keeps only equal rows together.
+        X_val : {array-like, sparse matrix} of shape (n_validation, n_features), default=None
+            Validation rows; all rows of X train then. In a pipeline, ``transform_input=["X_val"]`` transforms them as
+            X. None sets rows of X aside, as `validation_fraction` says.
+        sample_weight_val : array-like of shape (n_validation,), default=None
+            How much each row of `X_val` counts.
 
         Returns
         -------
@@ -108,41 +126,51 @@ class BaseAutoEncoder(
         Raises
         ------
         ValueError
-            If X has the wrong shape, NaN, infinity or values that are too large or that the loss excludes, if the
-            device is not available, or if the loss is not finite at the initialization. The estimator stays as it was,
-            as it does after an interrupt.
+            If X has the wrong shape, NaN, infinity or values that are too large or that the loss excludes, if weights,
+            groups or X_val are not valid, if the device is not available, or if the loss is not finite at the
+            initialization. The estimator stays as it was, as it does after an interrupt.
 
         Warns
         -----
         ConvergenceWarning
             If the loss became infinite or NaN; the best weights before that are kept.
         """
-        with self._unchanged_on_error():
+        with self._unchanged_on_error(), ordinary_modes():
             continuing = self.warm_start and hasattr(self, "module_")
-            scaler, valid = self._check(X, continuing)
-            x, seed = scaler.tensor(valid, self._device()), self._seed()
-            rows, training, validation = split(x, self._n_validation_rows(len(x)), seed)
-            networks, fallback = self._candidates(scaler, x, rows, training, seed, continuing)
-            attributes = partial(self._attributes, scaler, self._network_seed_ if continuing else seed, len(x))
-            run = self._train(networks, fallback, x, training, validation, seed, (X, y), attributes)
-            self._adopt(attributes(run.network) | self._results(run, validated=validation is not rows))
-            self._after_fit(valid)
+            weights = checked_weights(sample_weight, X)
+            scaler, valid = self._check(X, weights, continuing)
+            sample = distinct(valid, weights, checked_groups(groups, valid))
+            held_out = given_validation(self, scaler, X_val, sample_weight_val)
+            if not continuing:
+                scaler.fit(sample.X, sample.weights)
+            seed, n_validation = self._seed(), self._n_validation_rows(sample.X.shape[0])
+            data = with_validation(sample, held_out, n_validation, scaler, self._device(), seed)
+            networks, fallback = self._candidates(scaler, data, seed, continuing)
+            n_rows, network_seed = valid.shape[0], self._network_seed_ if continuing else seed
+            attributes = partial(self._attributes, scaler, network_seed, n_rows)
+            run = self._train(networks, fallback, data, seed, (X, y, sample_weight), attributes)
+            self._adopt(attributes(run.network) | self._results(run, validated=data.validation is not data.rows))
+            self._after_fit(valid, weights)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X, y=None, sample_weight=None):
         """Continue from the present weights with one pass over the rows of X.
 
-        The first call sets mean, scale and axes from the rows it is given; it may follow `fit`. The learning rate is
-        `learning_rate_init` throughout, there are no validation rows and the last weights are kept: `best_iter_` and
-        `best_loss_` are the last epoch and its training loss.
+        Mean, scale and axes follow the first 1000 rows: until there are so many, each call keeps its rows, sets mean,
+        scale and the initial weights anew from all rows so far, and passes once over all of them. What earlier calls
+        have trained is dropped then. After that, or after `fit`, mean and scale stay and training goes on. The
+        learning rate is `learning_rate_init` throughout, there are no validation rows and the last
+        weights are kept: `best_iter_` and `best_loss_` are the last epoch and its training loss.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to learn from.
         y : Ignored
             Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None is one for each.
 
         Returns
         -------
@@ -152,20 +180,34 @@ class BaseAutoEncoder(
         Raises
         ------
         ValueError
-            If X is not valid, if parameters that define the network have changed, or if the weights became infinite or
-            NaN; the estimator stays as it was.
+            If X or sample_weight is not valid, if parameters that define the network have changed, or if the weights
+            became infinite or NaN; the estimator stays as it was.
+
+        Warns
+        -----
+        UserWarning
+            If the rows are ten times as large as those that set mean and scale, or a tenth.
         """
-        with self._unchanged_on_error():
+        with self._unchanged_on_error(), ordinary_modes():
             continuing, n_passes = hasattr(self, "module_"), getattr(self, "_n_passes_", 0)
-            scaler, valid = self._check(X, continuing)
-            x, seed = scaler.tensor(valid, self._device()), (self._seed() + n_passes) % 2**31
-            rows = torch.arange(len(x), device=x.device)
-            if continuing:
-                network = _for_training(self.module_, x.device)
+            weights = checked_weights(sample_weight, X)
+            scaler, valid = self._check(X, weights, continuing)
+            sample, seed = Sample(valid, weights), (self._seed() + n_passes) % 2**31
+            network_seed, first = self._network_seed_ if continuing else seed, getattr(self, "_first_rows_", None)
+            if first is not None:
+                sample = stacked(Sample(**first), sample)
+            follows = first is not None or not continuing
+            if follows:
+                scaler = copy.copy(scaler).fit(sample.X, sample.weights)
+            data = all_of(sample, scaler, self._device())
+            if follows:
+                network = self._initialization(scaler, data, network_seed).network()
             else:
-                network = self._initialization(scaler, x, seed).network(rows)
-            loss, optimizer_state = self._pass(network, x, rows, seed)
-            n_iter, n_samples = getattr(self, "n_iter_", 0) + 1, getattr(self, "n_samples_", 0) + len(x)
+                self._warn_of_another_scale(scaler, data)
+                network = _for_training(self.module_, data.x.device)
+            loss, optimizer_state = self._pass(network, data, seed, {} if follows else self._optimizer_state_)
+            keeps = follows and len(data.rows) < FIRST_ROWS
+            n_iter, n_samples = getattr(self, "n_iter_", 0) + 1, getattr(self, "n_samples_", 0) + valid.shape[0]
             results = {
                 "n_iter_": n_iter,
                 "best_iter_": n_iter,
@@ -173,21 +215,37 @@ class BaseAutoEncoder(
                 "validation_curve_": getattr(self, "validation_curve_", None),
                 "best_loss_": loss,
                 "_n_passes_": n_passes + 1,
-                "_optimizer_state_": optimizer_state,
+                "_optimizer_state_": {} if keeps else optimizer_state,
+                "_first_rows_": sample._asdict() if keeps else None,
             }
-            network_seed = self._network_seed_ if continuing else seed
             self._adopt(self._attributes(scaler, network_seed, n_samples, network) | results)
-            self._after_fit(valid)
+            self._after_fit(sample.X, sample.weights)
         return self
 
-    def _check(self, X, continuing):
-        """The scaler, fitted, and X as the scaler takes it."""
+    def _check(self, X, weights, continuing):
+        """The scaler, not yet fitted unless training continues, and X as the scaler takes it."""
         scaler = self._scaler_ if continuing else self._build_scaler()
-        X = scaler.validate(self, X, reset=not continuing)
+        X = scaler.validate(self, X, reset=not continuing, weights=weights)
         self._check_parameters()
         if continuing:
             self._check_same_network()
-        return (scaler if continuing else scaler.fit(X)), X
+        return scaler, X
+
+    def _warn_of_another_scale(self, scaler, data):
+        """Warn if rows are of another order of magnitude than those that set mean and scale."""
+        if scaler.probabilities or len(data.rows) < LEAST_ROWS:
+            return
+        n_columns = len(scaler.mean_)
+        parts = data.rows.split(rows_at_once(n_columns))
+        squares = sum(float(data.x[part][:, :n_columns].cpu().double().square().sum()) for part in parts)
+        size = math.sqrt(squares / (len(data.rows) * n_columns))
+        if not 0.1 < size < 10:
+            warnings.warn(
+                f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
+                f"scale, with which {type(self).__name__} continues: it will hardly learn from both. Call fit with "
+                "rows of both kinds.",
+                stacklevel=4,
+            )
 
     def _check_same_network(self):
         now = self.get_params(deep=False)
@@ -202,27 +260,29 @@ class BaseAutoEncoder(
                 f"{them} back or use fit with warm_start=False."
             )
 
-    def _candidates(self, scaler, x, rows, training, seed, continuing):
+    def _candidates(self, scaler, data, seed, continuing):
         """The networks to train and, with validation rows, the fallback and the reference that they must beat."""
         if continuing:
-            return [_for_training(self.module_, x.device)], None
-        initialization = self._initialization(scaler, x, seed)
+            return [_for_training(self.module_, data.x.device)], None
+        initialization = self._initialization(scaler, data, seed)
         compete = bool(self._hidden_layer_sizes())  # a linear network at PCA is at its optimum
-        fallback, networks = initialization.networks(rows, training, compete)
+        fallback, networks = initialization.networks(data.training, compete)
         if not (initialization.from_pca and self.early_stopping):
             return networks, None
-        return networks, (fallback, initialization.reference(fallback, training))
+        return networks, (fallback, initialization.reference(fallback, data.training))
 
-    def _initialization(self, scaler, x, seed):
-        build = partial(self._new_network, scaler, seed, x.device)
-        return Initialization(build, x, self.n_components, self.init, seed)
+    def _initialization(self, scaler, data, seed):
+        build = partial(self._new_network, scaler, seed, data.x.device)
+        return Initialization(build, data, self.n_components, self.init, seed)
 
-    def _train(self, networks, fallback, x, training, validation, seed, data, attributes):
+    def _train(self, networks, fallback, data, seed, given, attributes):
         """Train the networks, with a task of scikit-learn's callbacks for each epoch; the run to keep."""
         runs = [Run(network, self._optimizers(network)) for network in networks]
         runs = runs[:1] if runs[0].alternating else runs
-        max_epochs, (X, y) = self._max_epochs(len(x)), data
+        max_epochs, (X, y, sample_weight) = self._max_epochs(len(data.rows)), given
         options = dict(estimator=self, X=X, y=X if y is None else y)  # scorers of callbacks refuse y=None
+        if sample_weight is not None:
+            options["metadata"] = {"sample_weight": sample_weight}
         context = self._init_callback_context(max_subtasks=len(runs) * max_epochs)
         context.call_on_fit_task_begin(**options)
 
@@ -232,11 +292,9 @@ class BaseAutoEncoder(
 
         run = train(
             runs,
-            x,
-            training,
-            validation,
+            data,
             seed=seed,
-            batch_size=self._batch_size(len(training)),
+            batch_size=self._batch_size(len(data.training)),
             learning_rate=self.learning_rate_init,
             max_epochs=max_epochs,
             patience=self.n_iter_no_change,
@@ -247,12 +305,12 @@ class BaseAutoEncoder(
         context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(run.network), **options)
         return run
 
-    def _pass(self, network, x, rows, seed):
+    def _pass(self, network, data, seed, optimizer_state):
         """One pass over the rows; its loss, and the states of the optimizers, with which the next pass continues."""
         pairs = self._optimizers(network)
         optimizers = [optimizer for _, optimizer in pairs]
-        load_optimizer_arrays(optimizers, getattr(self, "_optimizer_state_", {}))
-        loss = train_pass(pairs, network, x, rows, seed, self._batch_size(len(x)), self.learning_rate_init)
+        load_optimizer_arrays(optimizers, optimizer_state)
+        loss = train_pass(pairs, network, data, seed, self._batch_size(len(data.x)), self.learning_rate_init)
         if not math.isfinite(loss):
             raise ValueError(
                 f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
@@ -294,6 +352,7 @@ class BaseAutoEncoder(
             "best_loss_": best_loss,
             "_n_passes_": 0,
             "_optimizer_state_": {},
+            "_first_rows_": None,
         }
 
     def _adopt(self, fitted):

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -23,14 +24,15 @@ from ._losses import (
 )
 from ._networks import VariationalModule
 from ._priors import NormalPrior
+from ._rows import NUMBERS_AT_ONCE, checked_weights
 from ._scaling import Scaler
 
-# Rows times draws that pass through the decoder together: only speed and memory depend on it.
+# Rows times draws that pass through the decoder together, fewer where rows are wide: for speed and memory only.
 DRAWS_AT_ONCE = 4096
 # A component whose posterior mean varies less than this over the rows of the fit is not used (Burda et al. 2016).
 LEAST_VARIANCE = 0.01
 # Fewer rows than this do not tell whether it varies.
-LEAST_ROWS = 10
+ROWS_TO_JUDGE = 10
 
 
 class BaseVAE(BaseAutoEncoder):
@@ -52,9 +54,9 @@ class BaseVAE(BaseAutoEncoder):
     Attributes
     ----------
     active_units_ : ndarray of shape (n_components_,), bool
-        Components whose posterior mean has a variance above 0.01 over the rows of `fit`, or of the last `partial_fit`
-        with ten rows or more (Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2). A warning says if
-        there is none.
+        Components whose posterior mean has a variance above 0.01 over the rows of `fit`, or of those that the last
+        `partial_fit` with ten rows or more passed over (Burda et al. 2016, "Importance Weighted Autoencoders", section
+        5.2). A warning says if there is none.
 
     noise_variance_ : float
         Variance of the Gaussian likelihood, in squared units of X; not for "bernoulli".
@@ -93,12 +95,15 @@ class BaseVAE(BaseAutoEncoder):
     def _build_scaler(self):
         return Scaler(probabilities=self.likelihood == "bernoulli")
 
-    def _after_fit(self, X):
-        if len(X) < LEAST_ROWS and hasattr(self, "active_units_") and len(self.active_units_) == self.n_components_:
+    def _after_fit(self, X, sample_weight):
+        n_rows = X.shape[0]
+        if n_rows < ROWS_TO_JUDGE and hasattr(self, "active_units_") and len(self.active_units_) == self.n_components_:
             return
-        self.active_units_ = self._map(X, self._encode, self.n_components_).var(axis=0) > LEAST_VARIANCE
-        modelled = X[:, : len(self.mean_)]
-        if not self.active_units_.any() and len(X) >= LEAST_ROWS and np.ptp(modelled, axis=0).any():
+        codes = self._map(X, self._encode, self.n_components_)
+        mean = np.average(codes, axis=0, weights=sample_weight)
+        variances = np.average(np.square(codes - mean), axis=0, weights=sample_weight)
+        self.active_units_ = variances > LEAST_VARIANCE
+        if not self.active_units_.any() and n_rows >= ROWS_TO_JUDGE and _varies(X[:, : len(self.mean_)]):
             warnings.warn(
                 f"The posterior of {type(self).__name__} has collapsed to the prior: codes carry no information. To "
                 "prevent it, lower beta or noise_variance.",
@@ -124,7 +129,7 @@ class BaseVAE(BaseAutoEncoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data to score.
         n_draws : int, default=100
             Draws K for each row. Cost grows in proportion.
@@ -157,7 +162,7 @@ class BaseVAE(BaseAutoEncoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data to score.
         n_draws : int, default=100
             Draws for each row.
@@ -184,15 +189,17 @@ class BaseVAE(BaseAutoEncoder):
         divergence += self._over_draws(X, n_draws, difference, lambda values: values.mean(0))
         return bound, bound + divergence, divergence
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Mean over rows of `score_samples`: a bound on the log-likelihood, in nats; higher is better.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data to score.
         y : Ignored
             Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts in the mean. None is one for each.
 
         Returns
         -------
@@ -204,9 +211,10 @@ class BaseVAE(BaseAutoEncoder):
         NotFittedError
             Before `fit`.
         ValueError
-            If X is not valid.
+            If X or sample_weight is not valid.
         """
-        return float(np.mean(self.score_samples(X)))
+        scores = self.score_samples(X)
+        return float(np.average(scores, weights=checked_weights(sample_weight, scores)))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw new rows: codes from the prior, then rows from the likelihood.
@@ -270,16 +278,25 @@ class BaseVAE(BaseAutoEncoder):
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
         noise = _standard_normal_draws(n_draws, self.n_components_)
+        # of each draw of a code: what the decoder gives, or its distances from the parts of the prior
+        width = max(len(self.mean_), self.module_.prior.n_parts * self.n_components_)
+        at_once = min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // width)
 
         def combined(x):
             x, mean, log_var = self._posterior(x)
             values = []
-            for draws in torch.as_tensor(noise).to(x).split(max(1, DRAWS_AT_ONCE // len(x))):
+            for draws in torch.as_tensor(noise).to(x).split(max(1, at_once // len(x))):
                 z = mean + (0.5 * log_var).exp() * draws[:, None]
                 values.append(function(x, mean, log_var, z))
             return combine(torch.cat(values))
 
         return self._map(X, combined, None)
+
+
+def _varies(X):
+    """Whether the rows of a dense or sparse array differ."""
+    ranges = X.max(axis=0) - X.min(axis=0)
+    return bool(ranges.count_nonzero() if sparse.issparse(ranges) else ranges.any())
 
 
 def _standard_normal_draws(n_draws, n_components):

@@ -4,6 +4,8 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy import sparse
+from sklearn import config_context
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import _safe_indexing, check_array
@@ -74,8 +76,9 @@ class ConditionalVAE(BaseVAE):
 
     Scale the modelled columns only, as with ``ColumnTransformer([("scale", StandardScaler(), modelled)],
     remainder="passthrough")``, which puts the condition last. The ``inverse_transform`` of a pipeline takes no
-    condition: call that of its last step. Categories are those of the rows of `fit`, or of the first `partial_fit`. An
-    unknown category is an error: in cross-validation every category must be present in the training rows of each fold.
+    condition: call that of its last step. Categories, and mean and scale of the condition, are those of the rows of
+    `fit`, or of the first `partial_fit`. An unknown category is an error: in cross-validation every category must be
+    present in the training rows of each fold.
 
     References
     ----------
@@ -226,24 +229,28 @@ class ConditionalScaler(Scaler):
         self.condition_features, self.categorical_features = condition_features, categorical_features
         self.condition_indices_, self.condition_encoder_, self.n_conditions_ = np.empty(0, dtype=int), None, 0
 
-    def validate(self, estimator, X, reset):
+    def validate(self, estimator, X, reset, new=False, weights=None):
         """The modelled columns and the encoded condition of X, side by side."""
         fits = reset and self.condition_features is not None and len(self.condition_features) > 0
         if self.condition_encoder_ is None and not fits:
-            return super().validate(estimator, X, reset)
+            return super().validate(estimator, X, reset, new)
+        if sparse.issparse(X):
+            raise TypeError(
+                "Sparse data was passed, but ConditionalVAE with condition_features needs dense data. Use X.toarray()."
+            )
         if not hasattr(X, "columns"):
-            X = check_array(X, dtype=None, ensure_all_finite=False)  # categories may be strings
+            with config_context(array_api_dispatch=False):
+                X = check_array(X, dtype=None, ensure_all_finite=False)  # categories may be strings
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         n_features = estimator.n_features_in_
         if fits:
-            self._fit_condition(X, n_features)
+            self._fit_condition(X, n_features, weights)
         condition = self.encode_condition(self._condition_of(X))
         rest = np.setdiff1d(np.arange(n_features), self.condition_indices_)
         modelled = check_array(_safe_indexing(X, rest, axis=1), dtype=[np.float64, np.float32], input_name="X")
-        self._check_range(modelled)
-        return np.hstack([modelled, condition.astype(modelled.dtype)])
+        return np.hstack([self._in_range(modelled, new), condition.astype(modelled.dtype)])
 
-    def _fit_condition(self, X, n_features):
+    def _fit_condition(self, X, n_features, weights):
         indices = np.asarray(_get_column_indices(X, list(self.condition_features)), dtype=int)
         if len(np.unique(indices)) < len(indices):
             raise ValueError(f"condition_features name a column twice: {list(self.condition_features)}.")
@@ -251,6 +258,13 @@ class ConditionalScaler(Scaler):
             raise ValueError("condition_features are all columns of X: at least one must be left to be modelled.")
         self.condition_indices_ = indices
         table = self._condition_of(X)
+        for place, values in zip(indices.tolist(), table.T, strict=True):
+            if dates := [value for value in values if hasattr(value, "strftime") or isinstance(value, np.datetime64)]:
+                raise ValueError(
+                    f"Column {place} of condition_features holds dates such as {dates[0]}, of which each would be a "
+                    "category of its own. Make it a number, such as days since the first, or a category, such as the "
+                    "month."
+                )
         if isinstance(self.categorical_features, str):
             columns = [_safe_indexing(X, int(i), axis=1) for i in indices]
             is_category = [
@@ -272,6 +286,9 @@ class ConditionalScaler(Scaler):
             ]
         ).set_output(transform="default")
         self.n_conditions_ = self.condition_encoder_.fit_transform(table).shape[1]
+        if weights is not None and not all(is_category):  # a ColumnTransformer takes none, unless routing is enabled
+            numbers = table[:, np.logical_not(is_category)].astype(np.float64)
+            self.condition_encoder_.named_transformers_["numbers"].fit(numbers, sample_weight=weights)
 
     def _condition_of(self, X):
         """The columns of X that are the condition, as objects: numbers and strings side by side."""
@@ -281,9 +298,8 @@ class ConditionalScaler(Scaler):
     def encode_condition(self, table):
         return check_array(self.condition_encoder_.transform(table), input_name="condition")
 
-    def fit(self, X):
-        super().fit(X[:, : X.shape[1] - self.n_conditions_])
-        return self
+    def fit(self, X, weights=None):
+        return super().fit(X[:, : X.shape[1] - self.n_conditions_], weights)
 
     @property
     def n_inputs(self):
@@ -317,10 +333,12 @@ class ConditionalModule(VariationalModule):
         condition = x[..., x.shape[-1] - self.n_conditions :]
         return torch.cat([z, condition.expand(*z.shape[:-1], -1)], -1)
 
-    def principal_axes(self, x, n_axes, rows=None):
+    def principal_axes(self, x, n_axes, rows=None, weights=None):
         """Those of what a linear regression on the condition leaves of the modelled columns."""
-        modelled, condition = x.tensor_split([x.shape[1] - self.n_conditions], dim=1)
-        return principal_axes(modelled - condition @ slopes(modelled, condition, rows), n_axes, rows)
+        if self.n_conditions:
+            modelled, condition = x.tensor_split([x.shape[1] - self.n_conditions], dim=1)
+            x = modelled - condition @ slopes(modelled, condition, rows, weights)
+        return principal_axes(x, n_axes, rows, weights)
 
     def initialize(self, x, rows, axes):
         super().initialize(x, rows, axes)
@@ -336,9 +354,14 @@ class ConditionalModule(VariationalModule):
         self.decoder.linear.weight[:, -len(slopes) :] = slopes.T
 
 
-def slopes(modelled, condition, rows=None):
+def slopes(modelled, condition, rows=None, weights=None):
     """Least squares of the modelled columns on the condition, of least norm: shape (n_conditions, n_modelled)."""
     if rows is not None:
         modelled, condition = modelled[rows], condition[rows]
-    exact = (condition - condition.mean(0)).cpu().double()
-    return (torch.linalg.pinv(exact, rtol=1e-6) @ modelled.cpu().double()).to(modelled)
+    if weights is None:
+        exact = (condition - condition.mean(0)).cpu().double()
+        return (torch.linalg.pinv(exact, rtol=1e-6) @ modelled.cpu().double()).to(modelled)
+    weights = weights[:, None] if rows is None else weights[rows.cpu()][:, None]
+    exact = condition.cpu().double()
+    exact = weights.sqrt() * (exact - (weights * exact).sum(0) / weights.sum())
+    return (torch.linalg.pinv(exact, rtol=1e-6) @ (weights.sqrt() * modelled.cpu().double())).to(modelled)

@@ -1,16 +1,19 @@
 """What a fitted estimator does with its network: encode, decode, score, and travel in a pickle."""
 
+import warnings
 from numbers import Integral
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.metrics import r2_score
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
+from ._rows import checked_weights, dense, rows_at_once
 from ._saving import load_module_arrays, module_arrays
-from ._training import ROWS_AT_ONCE, reproducible
+from ._training import reproducible
 
 __all__ = ["FittedNetwork", "checked_draws", "for_inference"]
 
@@ -25,7 +28,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data to encode.
 
         Returns
@@ -67,7 +70,8 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _validate_codes(self, X):
         check_is_fitted(self)
-        X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        with config_context(array_api_dispatch=False):
+            X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
         if X.shape[1] != self.n_components_:
             raise ValueError(
                 f"X has {X.shape[1]} columns, but {type(self).__name__}.inverse_transform is expecting "
@@ -80,7 +84,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data to score.
 
         Returns
@@ -98,47 +102,77 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         X = self._validate(X)
         return self._map(X, self._minus_squared_error, None)
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """R2 of the reconstruction: one less the share of the variance of X, over all features, left unexplained.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data to reconstruct.
         y : Ignored
             Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None is one for each.
 
         Returns
         -------
         score : float
-            ``r2_score(X, inverse_transform(transform(X)), multioutput="variance_weighted")``; 1 is perfect. NaN, with a
-            warning, for a single row.
+            ``r2_score(X, inverse_transform(transform(X)), multioutput="variance_weighted")`` with the weights, computed
+            in float64; 1 is perfect. NaN, with a warning, for a single row.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         ValueError
-            If X is not valid.
+            If X or sample_weight is not valid.
         """
         X = self._validate(X)
-        X_hat = self._map(X, lambda x: self._decode(self._encode(x)), self.n_features_in_)
-        return r2_score(X, X_hat, multioutput="variance_weighted")
+        weights = checked_weights(sample_weight, X)
+        if X.shape[0] < 2:
+            warnings.warn(
+                "R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=2
+            )
+            return float("nan")
+        weights = np.ones(X.shape[0]) if weights is None else weights
+        total, residual = self._sums_of_squares(X, weights / weights.sum())
+        varies = total > 0
+        if not varies.any():  # as r2_score
+            return float((residual == 0).mean())
+        return 1.0 - float(residual[varies].sum() / total.sum())
+
+    def _sums_of_squares(self, X, weights):
+        """Of each column, from its mean and from the reconstruction, in units of `scale_`, where squares are finite."""
+
+        def weighted(function):
+            return sum(function(x, torch.as_tensor(weights[rows, None]).to(x)) for rows, x in self._pieces(X))
+
+        with torch.inference_mode():
+            first = next(self._pieces(X[:1]))[1]  # from which a constant column deviates by zero exactly
+            mean = weighted(lambda x, w: (w * ((x - first) / self.scale_)).sum(0))
+            total = weighted(lambda x, w: (w * ((x - first) / self.scale_ - mean).square()).sum(0))
+            left = weighted(lambda x, w: (w * ((x - self._decode(self._encode(x))) / self.scale_).square()).sum(0))
+        return total.numpy(force=True), left.numpy(force=True)
 
     def _validate(self, X):
         check_is_fitted(self)
-        return self._scaler_.validate(self, X, reset=False)
+        return self._scaler_.validate(self, X, reset=False, new=True)
 
     def _map(self, array, function, n_columns):
         """Apply a function of float64 tensors to the rows of an array, in pieces; dtype as array, float64 if 1-D."""
-        device = next(self.module_.parameters()).device
-        shape, dtype = ((len(array),), np.float64) if n_columns is None else ((len(array), n_columns), array.dtype)
+        n_rows = array.shape[0]
+        shape, dtype = ((n_rows,), np.float64) if n_columns is None else ((n_rows, n_columns), array.dtype)
         out = np.empty(shape, dtype=dtype)
         with torch.inference_mode():
-            for rows in gen_batches(len(array), ROWS_AT_ONCE):
-                piece = torch.from_numpy(array[rows].astype(np.float64)).to(device)
-                out[rows] = function(piece).numpy(force=True)
+            for rows, x in self._pieces(array):
+                out[rows] = function(x).numpy(force=True)
         return out
+
+    def _pieces(self, array):
+        """Pieces of the rows of an array: the slice, and a float64 tensor where the network is."""
+        device = next(self.module_.parameters()).device
+        for rows in gen_batches(array.shape[0], rows_at_once(max(array.shape[1], self.n_features_in_))):
+            yield rows, torch.from_numpy(np.array(dense(array[rows]), dtype=np.float64)).to(device)
 
     def _encode(self, x):
         return self.module_.encode(self._scaler_.transform(x)) * self._code_scale()
@@ -161,6 +195,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
         return tags
 
     # Building the network, in fit and again when a pickle is read.

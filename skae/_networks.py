@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ._rows import SparseRows, training_rows_at_once
+
 __all__ = [
     "ACTIVATIONS",
     "AutoEncoderModule",
@@ -37,8 +39,8 @@ MARGIN = 0.01
 LEAST_NOISE = 1e-6
 # Up to this many rows or features, whichever are fewer, principal axes are exact; beyond, a randomized SVD finds them.
 EXACT_SIZE = 3000
-# Rows that are taken to float64 together.
-ROWS_AT_ONCE = 2048
+# Sparse rows with more features than that are made dense for their principal axes up to so many numbers, 256 MB.
+MOST_NUMBERS = 2**25
 
 
 class PrincipalAxes(NamedTuple):
@@ -64,33 +66,59 @@ class PrincipalAxes(NamedTuple):
 
 
 @torch.no_grad()
-def principal_axes(x: Tensor, n_axes: int, rows: Tensor | None = None) -> PrincipalAxes:
+def principal_axes(
+    x: Tensor | SparseRows, n_axes: int, rows: Tensor | None = None, weights: Tensor | None = None
+) -> PrincipalAxes:
     """Principal axes of the rows of x, or of some of them; at least n_axes where there are so many, in float64.
+
+    weights: how much each row of x counts, shape (n_samples,), float64; whole numbers are numbers of copies.
 
     Exact by way of the covariance of the features, or of the products of the rows where these are fewer, summed in
     pieces so that x is never copied whole. Directions whose variance is rounding error are left out.
     """
     exact = x.device if x.device.type != "mps" else torch.device("cpu")  # mps has no float64
-    pieces = (torch.arange(len(x), device=x.device) if rows is None else rows).split(ROWS_AT_ONCE)
-    n_rows, n_features = sum(map(len, pieces)), x.shape[1]
-    mean = sum(x[piece].to(exact).double().sum(0) for piece in pieces) / n_rows
-    centred = (x[piece].to(exact).double() - mean for piece in pieces)
-    if min(n_rows, n_features) > EXACT_SIZE:
-        total = float(sum(part.square().sum() for part in centred))
-        chosen = x if rows is None else x[rows]
-        _, deviations, axes = torch.svd_lowrank(chosen, q=n_axes + 10, niter=7, M=mean.to(chosen).expand(1, -1))
-        squares, axes = deviations.to(exact).double().square(), axes.T.to(exact).double()
+    chosen = torch.arange(len(x), device=x.device) if rows is None else rows
+    n_rows, n_features = len(chosen), x.shape[1]
+    counts = torch.ones(n_rows, dtype=torch.float64) if weights is None else weights[chosen.cpu()]
+    n_counted, n_all = float(counts.sum()), min(n_rows, n_features)
+    if isinstance(x, SparseRows) and n_features > EXACT_SIZE and n_rows * n_features > MOST_NUMBERS:
+        mean, axes, squares, total = (
+            torch.as_tensor(a, device=exact) for a in x.principal_axes(n_axes, chosen, counts)
+        )
+        return _significant(mean, axes, squares, float(total), n_counted, n_rows, n_all)
+    size = training_rows_at_once(x)
+    pieces = [
+        (part, root[:, None].to(exact))
+        for part, root in zip(chosen.split(size), counts.sqrt().split(size), strict=True)
+    ]
+    mean = sum((root.square() * x[part].to(exact).double()).sum(0) for part, root in pieces) / n_counted
+    deviations = (root * (x[part].to(exact).double() - mean) for part, root in pieces)
+    if n_all > EXACT_SIZE:
+        total = float(sum(part.square().sum() for part in deviations))
+        dense, centre = (x if rows is None else x[rows]), mean.to(x).expand(1, -1)
+        if weights is not None:
+            dense, centre = counts.sqrt()[:, None].to(dense) * (dense - centre), None
+        _, singular, axes = torch.svd_lowrank(dense, q=n_axes + 10, niter=7, M=centre)
+        squares, axes = singular.to(exact).double().square(), axes.T.to(exact).double()
     elif n_features <= n_rows:
-        squares, axes = _eigh(sum(part.T @ part for part in centred))
+        squares, axes = _eigh(sum(part.T @ part for part in deviations))
         squares, axes, total = squares.flip(0), axes.T.flip(0), float(squares.sum())
     else:
-        deviations = torch.cat(list(centred))
-        squares, vectors = _eigh(deviations @ deviations.T)
+        whole = torch.cat(list(deviations))
+        squares, vectors = _eigh(whole @ whole.T)
         squares, total = squares.flip(0), float(squares.sum())
-        axes = vectors.T.flip(0) @ deviations / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
+        axes = vectors.T.flip(0) @ whole / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
+    return _significant(mean, axes, squares, total, n_counted, n_rows, n_all)
+
+
+def _significant(
+    mean: Tensor, axes: Tensor, squares: Tensor, total: float, n_counted: float, n_rows: int, n_all: int
+) -> PrincipalAxes:
+    """Axes with more than rounding error along them, and variances instead of sums of squares."""
     kept = squares > 1e-12 * squares[0].clamp_min(torch.finfo(torch.float64).tiny)
-    divisor = max(n_rows - 1, 1)
-    return PrincipalAxes(mean, axes[kept], squares[kept] / divisor, total / divisor, min(n_rows, n_features))
+    # n - 1 for n rows, also with weights that are numbers of copies; other weights may add up to less than n
+    divisor = n_counted - n_counted / max(n_counted, n_rows) or 1.0
+    return PrincipalAxes(mean, axes[kept], squares[kept] / divisor, total / divisor, n_all)
 
 
 def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,14 +158,17 @@ class Network(nn.Module):
         """Scaled rows of codes, (batch, n_components) -> (batch, n_features)."""
         raise NotImplementedError
 
-    def principal_axes(self, x: Tensor, n_axes: int, rows: Tensor | None = None) -> PrincipalAxes:
+    def principal_axes(
+        self, x: Tensor | SparseRows, n_axes: int, rows: Tensor | None = None, weights: Tensor | None = None
+    ) -> PrincipalAxes:
         """The principal axes of x, or of some of its rows, that `initialize` takes."""
-        return principal_axes(x, n_axes, rows)
+        return principal_axes(x, n_axes, rows, weights)
 
-    def initialize(self, x: Tensor, rows: Tensor, axes: PrincipalAxes | None) -> None:
+    def initialize(self, x: Tensor | SparseRows, rows: Tensor, axes: PrincipalAxes | None) -> None:
         """Initialize what depends on data: at principal axes, or, if axes is None, beside the random weights.
 
-        x: scaled rows, (n_samples, n_inputs); rows: indices of those that may be looked at.
+        x: scaled rows, (n_samples, n_inputs), to be taken as x[rows]; rows: indices of those that may be looked at,
+        more than once if they weigh more.
         """
 
 
@@ -205,7 +236,7 @@ class AutoEncoderModule(Network):
         logits = self.decoder.linear(z).clamp(MARGIN, 1 - MARGIN).logit()
         return logits if self.decoder.perceptron is None else logits + self.decoder.perceptron(z)
 
-    def initialize(self, x: Tensor, rows: Tensor, axes: PrincipalAxes | None) -> None:
+    def initialize(self, x: Tensor | SparseRows, rows: Tensor, axes: PrincipalAxes | None) -> None:
         if axes is not None:
             self.set_pca(axes)
 
@@ -274,7 +305,7 @@ class VariationalModule(AutoEncoderModule):
         """What the decoder takes for codes z of rows x: here the codes alone."""
         return z
 
-    def initialize(self, x: Tensor, rows: Tensor, axes: PrincipalAxes | None) -> None:
+    def initialize(self, x: Tensor | SparseRows, rows: Tensor, axes: PrincipalAxes | None) -> None:
         super().initialize(x, rows, axes)
         if hasattr(self.prior, "initialize"):
             self.prior.initialize(x, rows)

@@ -1,6 +1,7 @@
 """The parameters that all members share: defaults, documentation, and what "auto" and None stand for."""
 
 import math
+import re
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,6 +13,16 @@ from ._declaration import Declared, parameter
 from ._networks import ACTIVATIONS
 
 __all__ = ["SharedParameters"]
+
+
+class DeviceOptions(StrOptions):
+    """Names of devices, and "cuda:N" for one GPU of several."""
+
+    def is_satisfied_by(self, val):
+        return super().is_satisfied_by(val) or (isinstance(val, str) and re.fullmatch(r"cuda:\d+", val) is not None)
+
+    def __str__(self):
+        return f"{super().__str__()} or 'cuda:N' with the number N of a GPU"
 
 
 class SharedParameters(Declared):
@@ -55,8 +66,9 @@ class SharedParameters(Declared):
         and cost least.
 
     early_stopping : bool, default=True
-        Whether to set aside validation rows, which do not train and choose the epoch and the network to keep. If False,
-        all rows train and the training loss chooses.
+        Whether to set aside validation rows, which do not train and choose the epoch and the network to keep. Rows of X
+        that are equal stay together, or those of a group, if `fit` is given `groups`; `X_val` in `fit` gives other rows
+        instead. If False, all rows train and the training loss chooses.
 
     validation_fraction : float or "auto", default="auto"
         Share of the rows set aside for validation. "auto" is a tenth, but at least 50 rows and at most a third of all.
@@ -71,9 +83,9 @@ class SharedParameters(Declared):
         Whether `fit` continues training from the weights of the previous fit, with its mean and scale. Parameters that
         define the network, such as `hidden_layer_sizes`, cannot change then; an error names them.
 
-    device : {"cpu", "cuda", "mps", "auto"}, default="cpu"
-        Where to compute; "auto" takes an accelerator if there is one. For tables of some thousand rows a CPU is as
-        fast.
+    device : {"cpu", "cuda", "mps", "auto"} or str, default="cpu"
+        Where to compute: "cuda" is the current GPU, "cuda:1" the second one; "auto" takes an accelerator if
+        there is one. For tables of some thousand rows a CPU is as fast.
 
     random_state : int, RandomState instance or None, default=None
         Determines initial weights, the order of the rows and noise. An int makes results reproducible, bit for bit on
@@ -142,12 +154,12 @@ class SharedParameters(Declared):
     n_iter_no_change: int = parameter(Interval(Integral, 1, None, closed="left"), default=20)
     tol: float = parameter(Interval(Real, 0, None, closed="left"), default=1e-4)
     warm_start: bool = parameter("boolean", default=False)
-    device: str = parameter(StrOptions({"cpu", "cuda", "mps", "auto"}), default="cpu")
+    device: str = parameter(DeviceOptions({"cpu", "cuda", "mps", "auto"}), default="cpu")
     random_state: object = parameter("random_state", default=None)
 
     def _hidden_layer_sizes(self):
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
-        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise InvalidParameterError(f"hidden_layer_sizes must be integers > 0, got {self.hidden_layer_sizes}.")
         return tuple(sizes)
 
@@ -174,7 +186,8 @@ class SharedParameters(Declared):
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         if self.device == "auto":
             return torch.device(next(name for name, here in available.items() if here))
-        if not available.get(self.device):
+        kind, _, number = self.device.partition(":")
+        if not available.get(kind) or (number and int(number) >= torch.cuda.device_count()):
             raise ValueError(
                 f"device={self.device!r} is not available to PyTorch on this machine. Use device='cpu', or 'auto' for "
                 "the best that is available."

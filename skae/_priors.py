@@ -1,7 +1,7 @@
 """Priors of variational autoencoders: modules with the log-density of codes and draws of them.
 
 Each has ``log_density(module, z)`` and ``draw(module, noise, rng)``, where module is the network that the prior is part
-of and noise are standard normal draws.
+of and noise are standard normal draws, and ``n_parts``, with how many normal distributions a code is compared.
 """
 
 import math
@@ -19,6 +19,8 @@ N_TRANSFORMS = 2
 class NormalPrior(nn.Module):
     """The standard normal distribution."""
 
+    n_parts = 1
+
     def log_density(self, module, z):
         return standard_normal_log_density(z)
 
@@ -28,6 +30,8 @@ class NormalPrior(nn.Module):
 
 class VampPrior(nn.Module):
     """Mixture of the posteriors of pseudo-inputs: rows of the data plus learned shifts."""
+
+    n_parts = N_PSEUDO_INPUTS
 
     def __init__(self, n_features):
         super().__init__()
@@ -51,12 +55,14 @@ class VampPrior(nn.Module):
 class FlowPrior(nn.Module):
     """An invertible map f with N(f(z); 0, I) |det f'(z)| as the density of z; at the initialization the identity."""
 
+    n_parts = 1
+
     def __init__(self, n_components):
         super().__init__()
         try:
             from zuko.flows import NSF
         except ImportError as error:
-            raise ImportError("prior='flow' needs the package zuko: pip install 'skae[flow]'.") from error
+            raise ImportError("prior='flow' needs the package zuko: pip install zuko.") from error
         with seeded(0, torch.device("cpu")):
             self.flow = NSF(n_components, transforms=N_TRANSFORMS, hidden_features=(64, 64))
         for transform in self.flow.transform.transforms:

@@ -6,12 +6,21 @@ fitted attributes of the estimator that are named in ``attributes``.
 
 import numpy as np
 import torch
+from scipy import sparse
+from sklearn import config_context
 from sklearn.utils import gen_batches
+from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
-from ._training import ROWS_AT_ONCE
+from ._rows import ROWS_AT_ONCE, SparseRows
 
 __all__ = ["Scaler"]
+
+
+# Rows that are scaled to [0, 1] may be outside by so many units in the last place: MinMaxScaler's are.
+ROUNDING = 16
+# Share of the entries of new rows, of sparse ones those that are stored, that may be outside, however far.
+MOST_OUTSIDE = 0.1
 
 
 class Scaler:
@@ -25,33 +34,58 @@ class Scaler:
     def __init__(self, probabilities=False):
         self.probabilities = probabilities
 
-    def validate(self, estimator, X, reset):
-        """X as an array of numbers, float32 if it is that and float64 otherwise."""
-        X = validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32])
-        self._check_range(X)
-        return X
+    def validate(self, estimator, X, reset, new=False, weights=None):
+        """X as an array of numbers or a csr_array, float32 if it is that and float64 otherwise.
 
-    def _check_range(self, X):
-        if self.probabilities and (X.min() < 0 or X.max() > 1):
+        new: whether these are rows to apply the estimator to, not rows to fit it to. weights: how much each counts.
+        """
+        with config_context(array_api_dispatch=False):  # a tensor is taken as the NumPy array that it can be
+            X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32])
+        if sparse.issparse(X) and not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
+        return self._in_range(X, new)
+
+    def _in_range(self, X, new):
+        """X cut to [0, 1] if it must be there.
+
+        Of a fit only rounding is cut. Of new rows more is, as a scaler fitted to others leaves some outside; but not of
+        rows that were hardly scaled as in the fit: far outside, and not a few of them.
+        """
+        values = X.data if sparse.issparse(X) else X
+        if not self.probabilities or not values.size or (values.min() >= 0 and values.max() <= 1):
+            return X
+        least, most = values.min(), values.max()
+        _refuse_nan(least)
+        tolerance = ROUNDING * np.finfo(values.dtype).eps
+        outside = not (least >= -tolerance and most <= 1 + tolerance)
+        if outside and new:
+            n_outside = np.count_nonzero((values < 0) | (values > 1))
+            outside = not (least > -1 and most < 2) and n_outside > MOST_OUTSIDE * values.size
+        if outside:
             raise ValueError(
-                f"X must be in [0, 1] where the decoder gives probabilities, got values from {X.min():g} to "
-                f"{X.max():g}. Scale X, for example with MinMaxScaler(clip=True)."
+                f"X must be in [0, 1] where the decoder gives probabilities, got values from {least:g} to "
+                f"{most:g}. Scale X, for example with MinMaxScaler(clip=True)."
             )
+        if sparse.issparse(X):
+            return sparse.csr_array((values.clip(0, 1), X.indices, X.indptr), shape=X.shape)
+        return values.clip(0, 1)
 
-    def fit(self, X):
-        """Learn from a valid X."""
+    def fit(self, X, weights=None):
+        """Learn from a valid X, whose rows count as much as their weights."""
         if self.probabilities:
             self.mean_, self.scale_ = np.zeros(X.shape[1]), 1.0
             return self
-        self.mean_ = X.mean(axis=0, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            squares = sum(np.square(X[rows] - self.mean_).sum() for rows in gen_batches(len(X), ROWS_AT_ONCE))
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.mean_, squares = _moments(X, weights)
+        _refuse_nan(self.mean_)
         if not np.isfinite(squares):
             raise ValueError(
                 "X has values too large: their squares are infinite in float64. Standardize X, for example with "
                 "StandardScaler."
             )
-        self.scale_ = float(np.sqrt(squares / X.size)) or 1.0
+        n_rows = X.shape[0] if weights is None else weights.sum()
+        self.scale_ = float(np.sqrt(squares / (n_rows * X.shape[1]))) or 1.0
         return self
 
     def restore(self, estimator):
@@ -74,11 +108,13 @@ class Scaler:
         return {}
 
     def transform(self, x):
-        """What the network sees of rows of a valid X, an array or a tensor."""
+        """What the network sees of rows of a valid X, a dense array or a tensor."""
         return (x - _like(self.mean_, x)) / self.scale_
 
     def tensor(self, X, device):
-        """What the network sees of all of X: float32, on the device."""
+        """What the network sees of all of X: float32, on the device; of a sparse X, rows that are dense when needed."""
+        if sparse.issparse(X):
+            return SparseRows(X, self.mean_, self.scale_, device)
         x = np.empty((len(X), self.n_inputs), dtype=np.float32)
         for rows in gen_batches(len(X), ROWS_AT_ONCE):
             x[rows] = self.transform(X[rows])
@@ -89,5 +125,28 @@ class Scaler:
         return x_hat * self.scale_ + _like(self.mean_, x_hat)
 
 
+def _moments(X, weights):
+    """Mean of each column, and the sum of the squared deviations from it over all columns."""
+    if sparse.issparse(X):
+        _refuse_nan(X.data)  # which mean_variance_axis would leave out
+        weights = np.ones(X.shape[0]) if weights is None else weights
+        mean, variance = mean_variance_axis(X.astype(np.float64), axis=0, weights=weights)
+        return mean, variance.sum() * weights.sum()
+    pieces = list(gen_batches(len(X), ROWS_AT_ONCE))
+    if weights is None:
+        mean = X.mean(axis=0, dtype=np.float64)
+        return mean, sum(np.square(X[rows] - mean).sum() for rows in pieces)
+    weights = weights[:, None]  # sums, not matrix products: their last bits depend on the number of threads
+    mean = sum((weights[rows] * X[rows]).sum(axis=0) for rows in pieces) / weights.sum()
+    return mean, sum((weights[rows] * np.square(X[rows] - mean)).sum() for rows in pieces)
+
+
+def _refuse_nan(values):
+    """scikit-learn has looked for NaN already, unless it was told to assume that there is none."""
+    if np.isnan(values).any():
+        raise ValueError("Input X contains NaN. Impute it, for example with SimpleImputer, or drop the rows.")
+
+
 def _like(array, x):
-    return torch.as_tensor(array, dtype=x.dtype, device=x.device) if isinstance(x, torch.Tensor) else array
+    # a copy: an array that joblib has mapped cannot be written to, of which as_tensor warns
+    return torch.tensor(array, dtype=x.dtype, device=x.device) if isinstance(x, torch.Tensor) else array

@@ -3,21 +3,24 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from threading import RLock
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ._adam import Adam
+from ._rows import SparseRows, in_proportion, training_rows_at_once
 from ._saving import load_state, state
 
 __all__ = [
-    "ROWS_AT_ONCE",
+    "Data",
     "Run",
-    "adam",
     "epoch",
     "evaluate",
+    "ordinary_modes",
     "reproducible",
     "seeded",
     "select",
@@ -29,7 +32,7 @@ __all__ = [
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 # A loss and the optimizer of the weights that step down it.
-Pair = tuple[Loss, torch.optim.Optimizer]
+Pair = tuple[Loss, Adam | torch.optim.Optimizer]
 
 # One intra-op thread for this many floating-point operations in a step. With fewer, threads wait for one another longer
 # than they work: on a busy machine two threads made a step of 0.6 ms take 13 ms.
@@ -47,10 +50,6 @@ def _renew_lock() -> None:
 
 if hasattr(os, "register_at_fork"):  # a thread that held the lock is not in the child
     os.register_at_fork(after_in_child=_renew_lock)
-
-# Rows that pass through a module together outside training: enough to fill the processor, few enough that what they
-# take stays in its caches. Only the speed depends on it.
-ROWS_AT_ONCE = 2048
 
 # Share of the steps over which the learning rate rises.
 WARM_UP = 0.1
@@ -72,11 +71,23 @@ def threads_for(module: nn.Module, batch_size: int) -> int:
 
 
 @contextmanager
+def ordinary_modes() -> Iterator[None]:
+    """Within, gradients are recorded and nothing is cast, whatever the caller has set for this thread."""
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Within, the generators of the CPU and of ``device`` start at ``seed``; afterwards they are as before."""
     accelerator = getattr(torch, device.type) if device.type in ("cuda", "mps") else None
-    before = accelerator.get_rng_state() if accelerator else None
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng([]), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        before = accelerator.get_rng_state() if accelerator else None
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach into every accelerator
         if accelerator:
             accelerator.manual_seed(seed)
@@ -102,25 +113,19 @@ def reproducible(seed: int, device: torch.device, n_threads: int | None = None) 
                 torch.set_num_threads(caller[1])
 
 
-def adam(module: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
-    """Adam with decoupled decay of the weight matrices of a module (Loshchilov and Hutter 2019, algorithm 2)."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=betas, fused=parameters[0].device.type in ("cpu", "cuda"))
-
-
 def epoch(
     pairs: list[Pair],
     module: nn.Module,
-    x: Tensor,
+    x: Tensor | SparseRows,
     rows: Tensor,
     batch_size: int,
     learning_rate: Callable[[float], float],
+    weights: Tensor | None = None,
 ) -> float:
     """Pass once over ``x[rows]`` in random order; returns the mean of the first loss over the rows.
+
+    Rows with weights are drawn in proportion to them, as many as there are: each loss then sees them as often as they
+    count, also one that is not a sum over rows.
 
     On every batch each optimizer takes a step down its loss, one after another. learning_rate: function of the share of
     the pass that is done. The losses are summed where they are computed and read once, as a read makes an accelerator
@@ -128,14 +133,17 @@ def epoch(
     """
     module.train()
     total = torch.zeros((), device=x.device)
-    order = rows[torch.randperm(len(rows), device=rows.device)]
+    if weights is None:
+        order = rows[torch.randperm(len(rows), device=rows.device)]
+    else:
+        order = in_proportion(rows, weights[rows.cpu()], len(rows))
     for start in range(0, len(rows), batch_size):
         batch = x[order[start : start + batch_size]]
         for place, (loss, optimizer) in enumerate(pairs):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(start / len(rows))
             value = loss(module, batch).mean()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             value.backward()
             optimizer.step()
             if place == 0:
@@ -143,28 +151,66 @@ def epoch(
     return float(total) / len(rows)
 
 
-def split(x: Tensor, n_validation: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+class Data(NamedTuple):
+    """Rows of x and what each is for.
+
+    rows, training, validation: indices of all rows that may be looked at, in random order, of those that train and of
+    those that validate. weights: how much each row of x counts, float64 (len(x),), on the CPU, or None.
+    """
+
+    x: Tensor | SparseRows
+    rows: Tensor
+    training: Tensor
+    validation: Tensor
+    weights: Tensor | None = None
+
+
+def split(
+    n_rows: int, n_validation: int, seed: int, device: torch.device, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of all rows in random order, of the training rows and of the validation rows.
 
-    If none are set aside for validation, all rows do both.
+    If none are set aside for validation, all rows do both. groups: the group of each row, shape (n_rows,). Whole groups
+    are set aside, in random order, while the validation rows are no more than n_validation or a third of all; if each
+    is larger, the smallest is.
     """
-    with reproducible(seed, x.device):
-        rows = torch.randperm(len(x)).to(x.device)
+    with reproducible(seed, device):
+        rows = torch.randperm(n_rows)
+        if groups is not None and n_validation:
+            sizes = groups.bincount()
+            limit, chosen, n_chosen = max(n_validation, n_rows // 3), torch.zeros(len(sizes), dtype=torch.bool), 0
+            for group in torch.randperm(len(sizes)).tolist():
+                if n_chosen < n_validation and n_chosen + sizes[group] <= limit:
+                    chosen[group], n_chosen = True, n_chosen + int(sizes[group])
+            chosen[sizes.argmin()] |= n_chosen == 0
+            validates = chosen[groups[rows]]
+            rows, n_validation = torch.cat([rows[validates], rows[~validates]]), int(validates.sum())
+    rows = rows.to(device)
     return rows, rows[n_validation:], rows[:n_validation] if n_validation else rows
 
 
 @torch.no_grad()
-def evaluate(loss: Loss, module: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
-    """Loss of each row of ``x[rows]``, shape (len(rows),), with the same noise at every call."""
+def evaluate(
+    loss: Loss, module: nn.Module, x: Tensor | SparseRows, rows: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Loss of each row of ``x[rows]``, shape (len(rows),), with the same noise at every call.
+
+    With weights each is multiplied by that of its row, divided by their mean: the mean of all is the weighted mean.
+    """
     module.eval()
+    parts = rows.split(training_rows_at_once(x))
     with seeded(0, x.device):
-        losses = [loss(module, x[part]) for part in rows.split(ROWS_AT_ONCE)]
-    if losses[0].shape != rows[:ROWS_AT_ONCE].shape:
+        losses = [loss(module, x[part]) for part in parts]
+    if losses[0].shape != parts[0].shape:
         raise ValueError(
-            f"The loss must give one value for each row, shape ({len(rows[:ROWS_AT_ONCE])},), got an array of shape "
+            f"The loss must give one value for each row, shape ({len(parts[0])},), got an array of shape "
             f"{tuple(losses[0].shape)}: sum over features, not over rows."
         )
-    return torch.cat(losses).cpu().double()  # mps has no float64
+    losses = torch.cat(losses).cpu().double()  # mps has no float64
+    if weights is None:
+        return losses
+    weights = weights[rows.cpu()]
+    return losses * (weights / weights.mean())
 
 
 def select(losses: Sequence[Tensor], n_errors: float | None = None) -> int:
@@ -217,8 +263,9 @@ class Run:
         """
         return len(self.pairs) > 1
 
-    def begin(self, x: Tensor, validation: Tensor) -> None:
-        self.initial = self.best = evaluate(self.loss, self.network, x, validation)
+    def begin(self, losses: Tensor) -> None:
+        """Note the losses of the validation rows at the initialization."""
+        self.initial = self.best = losses
         self.validation_curve.append(float(self.initial.mean()))
         self.weights = self._weights()
 
@@ -236,15 +283,18 @@ class Run:
             self.best, self.best_epoch = losses, len(self.loss_curve)
             self.weights = self._weights()
 
+    def left_for(self, fallback: nn.Module) -> "Run":
+        """The same run with the fallback, at its initialization, as what is kept."""
+        self.network, self.best_epoch, self.best = fallback, 0, self.initial
+        return self
+
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in state(self.network).items()}
 
 
 def train(
     runs: list[Run],
-    x: Tensor,
-    training: Tensor,
-    validation: Tensor,
+    data: Data,
     *,
     seed: int,
     batch_size: int,
@@ -255,10 +305,10 @@ def train(
     fallback: tuple[nn.Module, nn.Module] | None = None,
     after_epoch: Callable[[nn.Module], None] = lambda network: None,
 ) -> Run:
-    """Train networks side by side, each to minimize the mean loss of ``x[training]``; returns the run to keep.
+    """Train networks side by side, each to minimize the mean loss of the training rows; returns the run to keep.
 
     The learning rate rises over the first tenth of the steps and falls to zero as a cosine. The network and the epoch
-    with the lowest mean loss of ``x[validation]`` are kept, epoch 0 among them. Of a run with alternating losses the
+    with the lowest mean loss of the validation rows are kept, epoch 0 among them. Of a run with alternating losses the
     last epoch with finite losses is kept.
 
     A run ends after ``max_epochs``; once ``patience`` epochs after the rise have not lowered the validation loss by the
@@ -268,17 +318,21 @@ def train(
     fallback: a network that is kept instead of those trained, and a reference that they must clearly beat on the
     validation rows. Every epoch has a seed of its own, so that a run is the same alone and beside others.
     """
-    n_threads = threads_for(runs[0].network, batch_size)
-    with reproducible(seed, x.device, n_threads):
+    n_threads, device = threads_for(runs[0].network, batch_size), data.x.device
+
+    def validate(loss: Loss, network: nn.Module) -> Tensor:
+        return evaluate(loss, network, data.x, data.validation, data.weights)
+
+    with reproducible(seed, device, n_threads):
         for run in runs:
-            run.begin(x, validation)
+            run.begin(validate(run.loss, run.network))
     active, fifth = list(runs), math.ceil(max_epochs / 5)
     for done in range(1, max_epochs + 1):
         rate = _rate(learning_rate, done - 1, max_epochs)
         for run in tuple(active):
-            with reproducible((seed + done - 1) % 2**63, x.device, n_threads):
-                loss = epoch(run.pairs, run.network, x, training, batch_size, rate)
-                losses = evaluate(run.loss, run.network, x, validation)
+            with reproducible((seed + done - 1) % 2**63, device, n_threads):
+                loss = epoch(run.pairs, run.network, data.x, data.training, batch_size, rate, data.weights)
+                losses = validate(run.loss, run.network)
             run.record(loss, losses, tol, patient=done <= WARM_UP * max_epochs)
             if not run.diverged:
                 after_epoch(run.network)
@@ -287,30 +341,23 @@ def train(
         if done % fifth == 0 and done > fifth:
             leader = runs[select([run.best for run in runs])]
             active = [run for run in active if select([run.best, leader.best], DROP_ERRORS) == 0]
-    with reproducible(seed, x.device, n_threads):
-        return _keep(runs, fallback, x, validation)
-
-
-def _keep(runs: list[Run], fallback: tuple[nn.Module, nn.Module] | None, x: Tensor, validation: Tensor) -> Run:
-    """The best run with its network at its best weights; or the first with the fallback as its network."""
-    best, first = runs[select([run.best for run in runs])], runs[0]
+    best = runs[select([run.best for run in runs])]
     load_state(best.network, best.weights)
     if fallback is None or best.alternating:
         return best
     network, reference = fallback
-    if select([evaluate(best.loss, reference, x, validation), best.best], FALLBACK_ERRORS) == 1:
-        return best
-    first.network, first.best_epoch, first.best = network, 0, first.initial
-    return first
+    with reproducible(seed, device, n_threads):
+        to_beat = validate(best.loss, reference)
+    return best if select([to_beat, best.best], FALLBACK_ERRORS) == 1 else runs[0].left_for(network)
 
 
 def train_pass(
-    pairs: list[Pair], network: nn.Module, x: Tensor, rows: Tensor, seed: int, batch_size: int, learning_rate: float
+    pairs: list[Pair], network: nn.Module, data: Data, seed: int, batch_size: int, learning_rate: float
 ) -> float:
     """One epoch at a constant learning rate; its loss, NaN if it left weights that are not finite."""
-    with reproducible(seed, x.device, threads_for(network, batch_size)):
-        loss = epoch(pairs, network, x, rows, batch_size, lambda _: learning_rate)
-    return loss if all(bool(weights.isfinite().all()) for weights in network.parameters()) else math.nan
+    with reproducible(seed, data.x.device, threads_for(network, batch_size)):
+        loss = epoch(pairs, network, data.x, data.rows, batch_size, lambda _: learning_rate, data.weights)
+    return loss if all(bool(parameter.isfinite().all()) for parameter in network.parameters()) else math.nan
 
 
 def _rate(highest: float, done: int, max_epochs: int) -> Callable[[float], float]:

@@ -6,9 +6,11 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from scipy import sparse
+from sklearn.base import ClusterMixin
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval, InvalidParameterError
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -18,17 +20,21 @@ from ._declaration import parameter
 from ._fitted import checked_draws
 from ._losses import squared_error
 from ._networks import AutoEncoderModule
+from ._rows import NUMBERS_AT_ONCE
+from ._scaling import Scaler
 
 # Share of the old codebook that a batch leaves. The paper's 0.99 goes with its learning rate of 2e-4; at 5e-3 the
 # encoder moves away from codes that follow so slowly.
 DECAY = 0.95
 # A code is dead if it is used for less than this share of what each code would have if all were used alike.
 DEAD = 0.05
+# Codes in a codebook, for a number of codes that is "auto": so many, if there are so many rows for each.
+MOST_CODES, ROWS_OF_A_CODE = 64, 7
 # Rows of the k-means that initializes the codebook, at most.
 MOST_ROWS = 10_000
 
 
-class VQVAE(BaseAutoEncoder):
+class VQVAE(ClusterMixin, BaseAutoEncoder):
     r"""Vector-quantized autoencoder.
 
     The encoder's output :math:`z_e(x)` is replaced by the nearest of K vectors :math:`e_k`, the codebook, before it is
@@ -51,8 +57,9 @@ class VQVAE(BaseAutoEncoder):
         Number of components of the code, a multiple of `n_codebooks`. A float in (0, 1), for a single codebook, takes
         the fewest for which PCA explains more than this share of the variance.
 
-    n_codes : int, default=64
-        Number of vectors K in each codebook: of clusters, if there is one codebook.
+    n_codes : int or "auto", default="auto"
+        Number of vectors K in each codebook: of clusters, if there is one codebook. "auto" is 64, but at most a seventh
+        of the rows: a code that hardly any other row shares is a row, not a cluster.
 
     n_codebooks : int, default=1
         Number of codebooks G. A code takes :math:`G \log_2 K` bits; several reconstruct rows far better than one with
@@ -67,14 +74,22 @@ class VQVAE(BaseAutoEncoder):
 
     Attributes
     ----------
-    codebooks_ : ndarray of shape (n_codebooks, n_codes, n_components_ // n_codebooks), float64
+    n_codes_ : int
+        Number of vectors in each codebook.
+
+    codebooks_ : ndarray of shape (n_codebooks, n_codes_, n_components_ // n_codebooks), float64
         The codes, in units of X. Codebook g has the components g, g + n_codebooks, ...
 
-    code_frequencies_ : ndarray of shape (n_codebooks, n_codes), float64
+    labels_ : ndarray of shape (n_samples,), int64
+        Index of the code of each row of `fit`, or of those that the last `partial_fit` passed over, as `predict` gives
+        it. Not there if the combinations of codes are more than int64 can number.
+
+    code_frequencies_ : ndarray of shape (n_codebooks, n_codes_), float64
         Share of the rows of `fit`, and of those of each `partial_fit` at the time, that have each code.
 
-    code_followers_ : ndarray of shape (n_codebooks - 1, n_codes, n_codes), int64
-        Number of rows with code i of a codebook and code j of the next one.
+    code_followers_ : list of csr_array of shape (n_codes_, n_codes_), float64
+        For each codebook but the last, the number of rows, or the sum of their weights, with code i of it and code j of
+        the next one.
 
     See Also
     --------
@@ -101,7 +116,9 @@ class VQVAE(BaseAutoEncoder):
     ((5,), True, (3, 64))
     """
 
-    n_codes: int = parameter(Interval(Integral, 1, None, closed="left"), default=64, defines_network=True)
+    n_codes: int | str = parameter(
+        StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), default="auto", defines_network=True
+    )
     n_codebooks: int = parameter(Interval(Integral, 1, None, closed="left"), default=1, defines_network=True)
     commitment: float = parameter(Interval(Real, 0, None, closed="left"), default=0.25)
 
@@ -123,21 +140,28 @@ class VQVAE(BaseAutoEncoder):
                 f"n_components={self.n_components} must be a multiple of n_codebooks={self.n_codebooks}."
             )
 
-    def _build_module(self, n_features, n_components, scale):
-        return QuantizedModule(
-            n_features, n_components, self._hidden_layer_sizes(), self.activation, self.n_codebooks, self.n_codes
-        )
+    def _build_scaler(self):
+        return ScalerWithCodes(self.n_codes)
 
-    def _after_fit(self, X):
-        codes, n_codes = self._codes_of(X), self.n_codes
-        counts = np.array([np.bincount(book, minlength=n_codes) for book in codes.T])
-        pairs = [before * n_codes + after for before, after in pairwise(codes.T)]
-        followers = [np.bincount(pair, minlength=n_codes**2).reshape(n_codes, n_codes) for pair in pairs]
-        followers = np.array(followers, dtype=np.int64).reshape(-1, n_codes, n_codes)
-        n_before = self.n_samples_ - len(X)  # rows of earlier calls of partial_fit
-        if n_before:
-            counts, followers = counts + n_before * self.code_frequencies_, followers + self.code_followers_
-        self.code_frequencies_, self.code_followers_ = counts / self.n_samples_, followers
+    def _build_module(self, n_features, n_components, scale, n_codes):
+        sizes = self._hidden_layer_sizes()
+        return QuantizedModule(n_features, n_components, sizes, self.activation, self.n_codebooks, n_codes)
+
+    def _after_fit(self, X, sample_weight):
+        codes, n_codes = self._codes_of(X), self.n_codes_
+        weights = np.ones(len(codes)) if sample_weight is None else sample_weight
+        counts = np.array([np.bincount(book, weights, n_codes) for book in codes.T])
+        followers = [
+            sparse.csr_array((weights, (before, after)), shape=(n_codes, n_codes))
+            for before, after in pairwise(codes.T)
+        ]
+        if self.n_samples_ > len(codes):  # rows of earlier calls of partial_fit count on
+            counts = counts + self._code_counts_
+            followers = [new + old for new, old in zip(followers, self.code_followers_, strict=True)]
+        parts = [pairs.tocoo() for pairs in followers]  # a pickle has arrays only
+        self._code_counts_ = counts
+        self._code_pairs_ = [np.column_stack([*p.coords, p.data])[p.data > 0] for p in parts]
+        self.code_frequencies_, self._codes_ = counts / counts.sum(axis=1, keepdims=True), codes
 
     def _codes_of(self, X):
         """Index in each codebook, shape (n_samples, n_codebooks)."""
@@ -146,6 +170,22 @@ class VQVAE(BaseAutoEncoder):
             return self.module_.quantize(self.module_.encoder(self._scaler_.transform(x)))[1]
 
         return self._map(X, codes, self.module_.codebooks.shape[0]).astype(np.int64)
+
+    @property
+    def code_followers_(self):
+        check_is_fitted(self)
+        shape = (self.n_codes_, self.n_codes_)
+        return [
+            sparse.csr_array((n, (i.astype(int), j.astype(int))), shape) for i, j, n in (p.T for p in self._code_pairs_)
+        ]
+
+    @property
+    def labels_(self):
+        check_is_fitted(self)
+        try:
+            return self._numbered(self._codes_)
+        except ValueError as error:
+            raise AttributeError(str(error)) from None
 
     @property
     def codebooks_(self):
@@ -157,14 +197,14 @@ class VQVAE(BaseAutoEncoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data to quantize.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,), int64
-            From 0 to ``n_codes**n_codebooks - 1``. Of several codebooks the first counts most:
-            ``np.unravel_index(labels, (n_codes,) * n_codebooks)`` gives the index in each.
+            From 0 to ``n_codes_**n_codebooks - 1``. Of several codebooks the first counts most:
+            ``np.unravel_index(labels, (n_codes_,) * n_codebooks)`` gives the index in each.
 
         Raises
         ------
@@ -173,37 +213,23 @@ class VQVAE(BaseAutoEncoder):
         ValueError
             If X is not valid, or if there are more combinations of codes than int64 can number.
         """
-        X = self._validate(X)
+        return self._numbered(self._codes_of(self._validate(X)))
+
+    def _numbered(self, codes):
+        """One number for each row of indices in the codebooks."""
         n_codebooks, n_codes = self.module_.codebooks.shape[:2]
         if n_codes**n_codebooks > 2**63:
             raise ValueError(
                 f"{n_codes}**{n_codebooks} combinations of codes are more than int64 can number. Use fewer codebooks, "
                 "or transform, which gives the quantized code."
             )
-        return np.ravel_multi_index(tuple(self._codes_of(X).T), (n_codes,) * n_codebooks)
-
-    def fit_predict(self, X, y=None):
-        """Fit and return the index of the code of each row, as `predict` does.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Present for API consistency.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int64
-            Indices.
-        """
-        return self.fit(X).predict(X)
+        return np.ravel_multi_index(tuple(codes.T), (n_codes,) * n_codebooks)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw new rows: codes from a prior fitted to those of the training rows, decoded.
 
         The prior of the first codebook's code is its frequency; that of each further one its frequency given the code
-        before it, a Markov chain along the codebooks. With one codebook the rows are at most `n_codes` different ones.
+        before it, a Markov chain along the codebooks. With one codebook the rows are at most `n_codes_` different ones.
 
         Parameters
         ----------
@@ -231,12 +257,31 @@ class VQVAE(BaseAutoEncoder):
         codes[:, 0] = rng.choice(n_codes, n_samples, p=self.code_frequencies_[0])
         for book, followers in enumerate(self.code_followers_):
             for code in np.unique(codes[:, book]):
-                drawn = codes[:, book] == code
-                codes[drawn, book + 1] = rng.choice(n_codes, drawn.sum(), p=followers[code] / followers[code].sum())
+                drawn, counts = codes[:, book] == code, followers[[code]].toarray()[0]
+                codes[drawn, book + 1] = rng.choice(n_codes, drawn.sum(), p=counts / counts.sum())
         return self._map(codes.astype(np.float64), lambda c: self._decode(self._look_up(c)), self.n_features_in_)
 
     def _look_up(self, codes):
         return self.module_.look_up(codes.long()) * self._code_scale()
+
+
+class ScalerWithCodes(Scaler):
+    """A scaler that knows how many codes there are rows for."""
+
+    attributes = (*Scaler.attributes, "n_codes_")
+
+    def __init__(self, n_codes):
+        super().__init__()
+        self.n_codes = n_codes
+
+    def fit(self, X, weights=None):
+        self.n_codes_ = (
+            max(1, min(MOST_CODES, X.shape[0] // ROWS_OF_A_CODE)) if self.n_codes == "auto" else self.n_codes
+        )
+        return super().fit(X, weights)
+
+    def network_options(self):
+        return {"n_codes": self.n_codes_}
 
 
 class QuantizedModule(AutoEncoderModule):
@@ -256,7 +301,8 @@ class QuantizedModule(AutoEncoderModule):
         super().initialize(x, rows, axes)
         some = rows[torch.randperm(len(rows), device=rows.device)[:MOST_ROWS]]
         with torch.no_grad():
-            parts = self.split(self.encoder(x[some]))
+            pieces = some.split(max(1, NUMBERS_AT_ONCE // x.shape[1]))
+            parts = self.split(torch.cat([self.encoder(x[piece]) for piece in pieces]))
         for codebook, part in zip(self.codebooks, parts.numpy(force=True), strict=True):
             part = part.astype(np.float64)
             kmeans = KMeans(min(len(codebook), len(part)), n_init=3, random_state=int(torch.randint(2**31, ())))

@@ -1,4 +1,8 @@
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors; read when the libraries are imported
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
 from pathlib import Path
 
 import matplotlib
@@ -7,8 +11,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 matplotlib.use("Agg")
-
-REAL_DATA = Path(os.environ.get("SKAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +30,15 @@ def table():
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Loads a development data set; skips, saying so, where the folder is not present."""
+    """Loads a development data set; skips, saying so, unless SKAE_DATA names the folder that has it."""
 
     def load(name):
-        path = REAL_DATA / f"{name}.npz"
+        folder = os.environ.get("SKAE_DATA")
+        if folder is None:
+            pytest.skip("needs a folder of development data sets, named by the environment variable SKAE_DATA")
+        path = Path(folder) / f"{name}.npz"
         if not path.exists():
-            pytest.skip(f"needs the development data set {name} in {REAL_DATA}, or in the folder SKAE_DATA")
+            pytest.skip(f"needs the development data set {name} in {folder}, the folder SKAE_DATA")
         with np.load(path) as archive:
             return archive["X"].astype(np.float64)
 

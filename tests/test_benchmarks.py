@@ -1,20 +1,38 @@
 """The scripts under benchmarks/ run, and print what they should."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def run(script, *arguments):
-    command = [sys.executable, "-W", "error", str(BENCHMARKS / script), *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a script as the command line would, in this process; what it prints."""
+
+    def call(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
 
 
-def test_pca_fallback(tmp_path):
+def test_first_rows(run):
+    printed = run("first_rows.py", "--sets", "breast_cancer", "--seeds", 1, "--jobs", 1)
+    assert [line.split(" | ")[0] for line in printed.splitlines()] == [
+        f"| {name}" for kind in ("plain", "one row", "small") for name in (kind, "VAE, nats", "seconds")
+    ]
+    plain = [float(cell) for cell in printed.splitlines()[0].split("|")[2:-1]]
+    assert min(plain) > 0.8
+
+
+def test_pca_fallback(run, tmp_path):
     rng = np.random.RandomState(0)
     X = np.column_stack([rng.standard_normal((300, 4)), np.full(300, np.nan), rng.randint(3, size=300)])
     is_categorical = [False] * 5 + [True]

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import sklearn
 import torch
 from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
@@ -64,10 +66,28 @@ VARIANTS = [
 ]
 
 
+# What a variant may break beside what its class keeps: it encodes in another way, or has another network to restore.
 # Several codebooks refuse the single component that the checks set; they are tested without.
-@parametrize_with_checks([variant for variant in VARIANTS if not isinstance(variant, skae.VQVAE)])
-def test_sklearn_checks_of_variants(estimator, check):
-    check(estimator)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if not isinstance(v, skae.VQVAE)], ids=str)
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_methods_subset_invariance,
+        estimator_checks.check_methods_sample_order_invariance,
+        estimator_checks.check_transformer_data_not_an_array,
+        estimator_checks.check_transformer_general,
+        estimator_checks.check_estimators_pickle,
+        estimator_checks.check_estimators_dtypes,
+        estimator_checks.check_fit2d_1sample,
+        estimator_checks.check_fit_idempotent,
+        estimator_checks.check_n_features_in_after_fitting,
+        estimator_checks.check_sample_weight_equivalence_on_dense_data,
+        estimator_checks.check_estimator_sparse_array,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_sklearn_checks_of_variants(variant, check):
+    check(type(variant).__name__, variant)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -110,9 +130,17 @@ def test_checks_with_array_api_dispatch():
         "import sys; sys.path.insert(0, 'tests'); import warnings; warnings.simplefilter('error')\n"
         "from sklearn.utils.estimator_checks import check_estimator\n"
         "import skae\n"
+        "check_estimator(skae.AutoEncoder(max_iter=2), on_skip=None)\n"
+        "import numpy as np, sklearn, torch\n"
+        "X = np.random.RandomState(0).standard_normal((50, 3))\n"
         "for name in skae.__all__:\n"
         "    if name != 'BaseAutoEncoder':\n"
-        "        check_estimator(getattr(skae, name)(max_iter=2), on_skip=None)\n"
+        "        model = getattr(skae, name)(max_iter=1, random_state=0)\n"
+        "        expected = model.fit(X).transform(X)\n"
+        "        with sklearn.config_context(array_api_dispatch=True):\n"
+        "            codes = model.fit(torch.from_numpy(X)).transform(torch.from_numpy(X))\n"
+        "        assert isinstance(codes, np.ndarray)\n"
+        "        np.testing.assert_array_equal(codes, expected)\n"
     )
     environment = {"SCIPY_ARRAY_API": "1", "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
@@ -351,9 +379,23 @@ def test_large_values(member, X):
         X_hat = model.inverse_transform(model.transform(huge))
         assert np.isfinite(X_hat).all()
         assert np.isfinite(model.score_samples(huge)).all()
+        assert np.isfinite(model.score(huge))
         assert np.corrcoef(X_hat[:, 0], huge[:, 0])[0, 1] > 0.99
     with pytest.raises(ValueError, match="too large"):
         member(**QUICK).fit(X * 1e200)
+
+
+def test_what_is_assumed_finite_and_is_not(X):
+    X[3, 1] = np.nan
+    with sklearn.config_context(assume_finite=True), pytest.raises(ValueError, match="Input X contains NaN"):
+        skae.AutoEncoder(**QUICK).fit(X)
+
+
+@every_member
+def test_tensors_are_taken_as_the_arrays_they_are(member, X):
+    codes = member(**QUICK).fit(torch.from_numpy(X)).transform(torch.from_numpy(X))
+    assert isinstance(codes, np.ndarray)
+    np.testing.assert_array_equal(codes, member(**QUICK).fit(X).transform(X))
 
 
 # Bad input and interrupted fits.
@@ -385,7 +427,9 @@ def test_bad_input_leaves_the_estimator_as_it_was(member, X, bad, message):
         with pytest.raises(ValueError, match=r".") as error, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the missing names
             getattr(fitted, method)(bad)
-        assert message in str(error.value) or "features" in str(error.value) or method == "partial_fit"
+        # partial_fit may find the wrong width first
+        expected = message if method == "fit" else f"{message}|is expecting 6 features"
+        assert re.search(expected, str(error.value))
     after = {name: value for name, value in vars(fitted).items() if name.endswith("_")}
     assert after.keys() == before.keys()
     assert all(after[name] is before[name] for name in before)
@@ -426,6 +470,7 @@ def test_unfitted_use(member, X):
         ("max_iter", 0),
         ("validation_fraction", 1.0),
         ("device", "tpu"),
+        ("device", "cuda:first"),
     ],
 )
 def test_bad_parameters(member, X, name, value):
@@ -439,16 +484,20 @@ def test_bad_parameters(member, X, name, value):
 
 @every_member
 def test_bad_hidden_layers(member, X):
-    with pytest.raises(ValueError, match="hidden_layer_sizes must be integers > 0"):
-        member(hidden_layer_sizes=(8, 0)).fit(X)
+    for bad in ((8, 0), True, (True,), (8.0,)):
+        with pytest.raises(InvalidParameterError, match="hidden_layer_sizes must be integers > 0"):
+            member(hidden_layer_sizes=bad).fit(X)
 
 
 @every_member
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_missing_device(member, X):
-    with pytest.raises(ValueError, match="device='cuda' is not available"):
-        member(device="cuda").fit(X)
-    member(device="auto", **QUICK).fit(X)
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=f"device='{device}' is not available"):
+            member(device=device).fit(X)
+    model = member(device="auto", **QUICK).fit(X)
+    assert next(model.module_.parameters()).device.type == "cpu"
+    np.testing.assert_array_equal(model.transform(X), member(**QUICK).fit(X).transform(X))
 
 
 @every_member
@@ -457,14 +506,13 @@ def test_diverging_fit_warns_and_keeps_finite_weights(member, X):
         model = member(learning_rate_init=1e30, max_iter=20, random_state=0).fit(X)
     assert np.isfinite(model.transform(X)).all()
     assert np.isfinite(model.score(X))
-    fitted = member(**QUICK).fit(X)
-    expected = fitted.transform(X)
-    fitted.set_params(learning_rate_init=1e38)
+    fitted = member(**QUICK).fit(X).set_params(learning_rate_init=1e38)
     with pytest.raises(ValueError, match="not finite in partial_fit, which is undone"):
         for _ in range(5):
+            before = fitted.transform(X)
             fitted.partial_fit(X)
-    assert np.isfinite(fitted.transform(X)).all()
-    assert fitted.transform(X).shape == expected.shape
+    assert np.isfinite(before).all()
+    np.testing.assert_array_equal(fitted.transform(X), before)
 
 
 class Interrupt:
@@ -525,7 +573,7 @@ def test_warm_start_continues(member, X):
 def test_partial_fit_learns_and_repeats(member, X):
     def stream(pickled):
         model = member(random_state=0)
-        for _ in range(30):
+        for _ in range(12):
             for part in np.array_split(X, 3):
                 model.partial_fit(part)
                 model = pickle.loads(pickle.dumps(model)) if pickled else model
@@ -534,10 +582,11 @@ def test_partial_fit_learns_and_repeats(member, X):
     model = stream(pickled=False)
     first = member(random_state=0).partial_fit(X[:67])
     assert model.score(X) > first.score(X)
-    assert model.n_iter_ == 90
-    assert model.n_samples_ == 30 * len(X)
+    assert model.n_iter_ == 36
+    assert model.n_samples_ == 12 * len(X)
     np.testing.assert_array_equal(stream(pickled=True).transform(X), model.transform(X))
-    np.testing.assert_array_equal(model.mean_, X[:67].mean(axis=0))
+    np.testing.assert_allclose(model.mean_, X.mean(axis=0))  # of the first 1000 rows: five times all
+    np.testing.assert_array_equal(first.mean_, X[:67].mean(axis=0))
 
 
 @every_member
@@ -634,12 +683,15 @@ def test_pipeline_grid_search_and_cross_validation(member):
     pipeline = make_pipeline(StandardScaler(), member(10, **QUICK), LogisticRegression())
     assert pipeline.fit(X, y).score(X, y) > 0.9
     assert list(pipeline[:-1].get_feature_names_out()) == [f"{member.__name__.lower()}{i}" for i in range(10)]
-    name = member.__name__.lower()
-    one, two = (
-        GridSearchCV(pipeline, {f"{name}__n_components": [2, 5]}, n_jobs=n_jobs, cv=3).fit(X, y) for n_jobs in (1, 2)
-    )
+    assert cross_val_score(pipeline, X, y, cv=2).mean() > 0.9
+
+
+def test_a_grid_search_is_the_same_in_any_number_of_processes():
+    X, y = load_breast_cancer(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), skae.AutoEncoder(**QUICK), LogisticRegression())
+    grid = {"autoencoder__n_components": [2, 5]}
+    one, two = (GridSearchCV(pipeline, grid, n_jobs=n_jobs, cv=3).fit(X, y) for n_jobs in (1, 2))
     np.testing.assert_array_equal(one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"])
-    assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.9
 
 
 @every_member
@@ -686,12 +738,12 @@ def test_scoring_monitor_alone_in_a_pipeline_and_under_grid_search(member, X):
     model = member(init="random", **QUICK).set_callbacks(alone).fit(X)
     scores = [row["held"] for row in alone.get_logs().data if row["task_name"] == "epoch"]
     assert len(scores) == 3
-    if model.best_iter_:
-        assert scores[model.best_iter_ - 1] == pytest.approx(model.score(X), abs=1e-9)
+    assert model.best_iter_ >= 1
+    assert scores[model.best_iter_ - 1] == pytest.approx(model.score(X), abs=1e-9)
     for wrap in (
         lambda inner: make_pipeline(StandardScaler(), inner),
         lambda inner: GridSearchCV(inner, {"n_components": [1, 2]}, cv=2, n_jobs=2),
-    ):
+    )[: 2 if member is skae.AutoEncoder else 1]:  # how a search carries callbacks along is not the member's
         inside = monitor()
         wrap(member(**QUICK).set_callbacks(inside)).fit(X)
         logs = inside.get_logs(select="all")

@@ -1,12 +1,19 @@
 """What each member adds: losses, noise, likelihoods, samples, the PCA fallback on held-out rows."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 
 from skae import VAE, AutoEncoder, BaseAutoEncoder, DenoisingAutoEncoder
 from skae._losses import squared_error
@@ -102,7 +109,22 @@ def test_probabilities_need_values_in_the_unit_interval(model, table, digits):
         model.fit(table)
     model.set_params(max_iter=1).fit(digits)
     with pytest.raises(ValueError, match=r"X must be in \[0, 1\]"):
-        model.transform(2 * digits)
+        model.transform(2 * digits)  # not scaled as in fit
+    np.testing.assert_array_equal(model.transform(1.5 * digits), model.transform((1.5 * digits).clip(0, 1)))
+
+
+@pytest.mark.parametrize(
+    "model", [AutoEncoder(loss="binary_cross_entropy"), VAE(likelihood="bernoulli")], ids=lambda m: type(m).__name__
+)
+def test_probabilities_after_min_max_scaler(model):
+    X = load_breast_cancer().data
+    assert MinMaxScaler().fit_transform(X).max() > 1  # by rounding
+    pipeline = make_pipeline(MinMaxScaler(), clone(model).set_params(max_iter=2, random_state=0))
+    assert np.isfinite(cross_val_score(pipeline, X, cv=3)).all()
+    fitted = pipeline.fit(X)[-1]
+    assert fitted.transform(np.full((1, 30), 1 + 1e-15)) == pytest.approx(fitted.transform(np.ones((1, 30))), abs=0)
+    in_float32 = MinMaxScaler().fit_transform(X.astype(np.float32))
+    assert np.isfinite(clone(model).set_params(max_iter=2).fit(in_float32).transform(in_float32)).all()
 
 
 # DenoisingAutoEncoder: noise.
@@ -190,7 +212,7 @@ def test_samples_resemble_the_data():
     rng = np.random.RandomState(0)
     t = rng.standard_normal((2000, 2))
     X = np.column_stack([t, t**2 / 2, t[:, 0] * t[:, 1] / 2]) + 0.05 * rng.standard_normal((2000, 5))
-    model = VAE(2, random_state=0).fit(X)
+    model = VAE(2, max_iter=40, random_state=0).fit(X)
     drawn = model.sample(20_000, random_state=0)
     np.testing.assert_allclose(drawn.mean(axis=0), X.mean(axis=0), atol=0.15)
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(X.T), atol=0.3)
@@ -327,3 +349,80 @@ def test_pca_is_kept_where_rows_are_too_few_to_tell(table, n_rows):
     assert model.best_iter_ == 0
     pca = PCA(1).fit(table[:n_rows])
     np.testing.assert_allclose(np.abs(model.transform(table)), np.abs(pca.transform(table)), atol=1e-4)
+
+
+# Rows that come in parts.
+
+
+STREAMS = {"ordinary": [], "one row": [slice(0, 1)], "two rows": [slice(0, 2)]}
+
+
+@pytest.mark.parametrize("first", [*STREAMS, "small"])
+def test_partial_fit_recovers_from_a_first_batch_like_no_other(first, table):
+    rng = np.random.RandomState(0)
+    X = np.tile(table, (15, 1)) + 0.01 * rng.standard_normal((3000, 6))
+    before = [1e-3 * X[:100]] if first == "small" else [X[rows] for rows in STREAMS[first]]
+    models = []
+    for start in (before, []):
+        pair = AutoEncoder(2, random_state=0), VAE(2, random_state=0)
+        for model in pair:
+            for batch in [*start, *np.array_split(X, 30)]:
+                model.partial_fit(batch)
+        models.append(pair)
+    (auto, vae), (usual_auto, usual_vae) = models
+    assert auto.score(X) > usual_auto.score(X) - 0.03
+    assert vae.score(X) > usual_vae.score(X) - 0.5
+
+
+def test_first_rows_are_kept_until_there_are_enough(table):
+    model = AutoEncoder(2, random_state=0)
+    for part in np.array_split(np.tile(table, (6, 1)), 12):  # of 100 rows
+        model.partial_fit(part)
+        assert (model._first_rows_ is None) == (model.n_samples_ >= 1000)
+    np.testing.assert_allclose(model.mean_, np.tile(table, (5, 1)).mean(axis=0))
+    mean = model.mean_
+    assert model.partial_fit(table + 0.1).mean_ is mean
+    whole = AutoEncoder(2, random_state=0).partial_fit(np.tile(table, (5, 1)))
+    assert whole._first_rows_ is None
+    assert AutoEncoder(2, max_iter=1, random_state=0).fit(table).partial_fit(table)._first_rows_ is None
+
+
+def test_rows_of_another_scale_are_no_silent_matter(table):
+    for factor in (1e3, 1e-3):
+        model = AutoEncoder(2, max_iter=1, random_state=0).fit(table - table.mean(axis=0))
+        with pytest.warns(UserWarning, match="times those of the rows that set mean and scale"):
+            model.partial_fit(factor * (table - table.mean(axis=0)))
+
+
+# Memory.
+
+
+@pytest.mark.parametrize(("prior", "shape"), [("normal", (50, 20_000)), ("vamp", (2000, 5))])
+def test_draws_of_a_bound_pass_in_pieces(prior, shape, monkeypatch):
+    X = np.random.RandomState(0).standard_normal(shape)
+    model = VAE(20, prior=prior, hidden_layer_sizes=4, max_iter=1, random_state=0).fit(X)
+    sizes, density = [], model.module_.prior.log_density
+
+    def log_density(module, z):
+        sizes.append(z.shape[0] * z.shape[1] * max(shape[1], 20 * model.module_.prior.n_parts))
+        return density(module, z)
+
+    monkeypatch.setattr(model.module_.prior, "log_density", log_density)
+    scores = model.score_samples(X, n_draws=20)
+    assert max(sizes) <= 2**21
+    monkeypatch.setattr("skae._base_vae.NUMBERS_AT_ONCE", 2**30)
+    np.testing.assert_allclose(model.score_samples(X, n_draws=20), scores, rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_a_score_of_wide_rows_takes_little_memory():
+    code = (
+        "import resource, numpy as np, skae\n"
+        "X = np.random.RandomState(0).standard_normal((50, 20_000))\n"
+        "model = skae.VAE(max_iter=1, random_state=0).fit(X)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "model.score(X)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert float(printed) < 0.5

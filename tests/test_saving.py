@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
-from skae import AutoEncoder, BaseAutoEncoder, parameter
+from skae import VAE, AutoEncoder, BaseAutoEncoder, parameter
 from skae._losses import squared_error
 from skae._networks import Network
 
@@ -298,3 +299,21 @@ def test_own_network_has_the_pca_fallback(table):
 
 def test_components_by_share_of_variance_need_no_method_of_the_network(table):
     assert OwnNetwork(0.9, max_iter=1, random_state=0).fit(table).n_components_ > 1
+
+
+@pytest.mark.parametrize("member", [AutoEncoder, VAE])
+def test_a_model_mapped_from_a_file_is_used_without_a_warning(member, table, tmp_path):
+    model = member(max_iter=2, random_state=0).partial_fit(table)
+    joblib.dump(model, tmp_path / "model.joblib")
+    joblib.dump(table, tmp_path / "X.joblib")
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # otherwise torch warns once in a process
+    try:
+        mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+        X = joblib.load(tmp_path / "X.joblib", mmap_mode="r")
+        np.testing.assert_array_equal(mapped.transform(X), model.transform(table))
+        assert mapped.score(X) == model.score(table)
+        mapped.inverse_transform(mapped.transform(X))
+        mapped.partial_fit(X)
+    finally:
+        torch.set_warn_always(always)

@@ -120,7 +120,8 @@ def test_beta_is_a_change_of_noise(digits):
 def test_beta_equivalence_holds_where_training_ends(table):
     # trained from random weights: the objective itself, not only the initialization, has this optimum
     options = dict(init="random", early_stopping=False, alpha=0, max_iter=100, learning_rate_init=0.02, **LINEAR)
-    X = np.tile(table, (10, 1))  # ten draws of the noise for each row
+    # ten draws of the noise for each row, and these not quite equal, or they would be one row in an epoch
+    X = np.tile(table, (10, 1)) + 1e-9 * np.random.RandomState(0).standard_normal((2000, 6))
     maps = []
     for beta, noise_variance in ((1, 0.4), (4, 0.1)):
         model = VAE(6, noise_variance=noise_variance, beta=beta, batch_size=250, **options).fit(X)
@@ -198,3 +199,9 @@ def test_linear_denoising_reaches_its_closed_form(noise, level):
     assert model.best_iter_ > 0
     assert np.abs(found - expected).max() < 0.05
     assert np.abs(np.eye(4) - expected).max() > 0.2  # the initialization is not the answer
+
+
+def test_noise_where_no_variance_is_discarded(table):
+    # as many components as features: the model is exact for any noise below the least variance, and takes half of it
+    model = VAE(6, max_iter=1, learning_rate_init=1e-12, **LINEAR).fit(table)
+    assert model.noise_variance_ == pytest.approx(0.5 * PCA().fit(table).explained_variance_[-1], rel=1e-4)

@@ -1,13 +1,21 @@
 """Training: a quadratic with a known minimum, a hand-computed step, uneven batches, which weights are kept."""
 
 import math
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import nn
 
+import skae
 from skae import _training as training
+from skae._adam import adam
+from skae._initialization import Initialization
+from skae._networks import AutoEncoderModule
 
 OPTIONS = dict(seed=0, batch_size=8, learning_rate=0.05, max_epochs=200, patience=1000, tol=0.0)
 
@@ -23,12 +31,13 @@ def distance(module, x):
 
 
 def run_of(module, loss=distance):
-    return training.Run(module, [(loss, training.adam(module, 0.0))])
+    return training.Run(module, [(loss, adam(module, 0.0))])
 
 
 def train(loss, module, x, rows, validation, **options):
     """The run after its last epoch, the module at its best weights."""
-    return training.train([run_of(module, loss)], x, rows, validation, **{**OPTIONS, **options})
+    data = training.Data(x, rows, rows, validation)
+    return training.train([run_of(module, loss)], data, **{**OPTIONS, **options})
 
 
 @pytest.fixture
@@ -48,14 +57,14 @@ def test_first_step_is_adams():
     # Adam's first step is -lr * g / (|g| + eps): the sign of the gradient
     module, x = Point((3.0, -1.0)), torch.zeros(4, 2)
     rows = torch.arange(4)
-    loss = training.epoch([(distance, training.adam(module, 0.0))], module, x, rows, 4, lambda share: 0.25)
+    loss = training.epoch([(distance, adam(module, 0.0))], module, x, rows, 4, lambda share: 0.25)
     assert loss == 10
     torch.testing.assert_close(module.at.detach(), torch.tensor([2.75, -0.75]))
 
 
 def test_loss_of_an_epoch_is_the_mean_over_rows_for_uneven_batches(x):
     module = Point()
-    loss = training.epoch([(distance, training.adam(module, 0.0))], module, x, torch.arange(60), 13, lambda share: 0.0)
+    loss = training.epoch([(distance, adam(module, 0.0))], module, x, torch.arange(60), 13, lambda share: 0.0)
     assert loss == pytest.approx(distance(module, x).mean().item(), rel=1e-6)
 
 
@@ -96,7 +105,7 @@ def test_the_better_network_is_kept_and_the_hopeless_one_dropped(x):
     rows, calls = torch.arange(60), []
     far, near = Point((50.0, 5.0)), Point((0.8, -1.8))
     options = {**OPTIONS, "max_epochs": 10, "learning_rate": 1e-3, "after_epoch": calls.append}
-    run = training.train([run_of(far), run_of(near)], x, rows, rows, **options)
+    run = training.train([run_of(far), run_of(near)], training.Data(x, rows, rows, rows), **options)
     assert run.network is near
     assert calls.count(near) == 10
     assert calls.count(far) == 4  # two fifths
@@ -107,7 +116,9 @@ def test_a_run_is_the_same_alone_and_beside_another(x):
     rows = torch.arange(60)
     alone, together, rival = Point((0.9, -1.7)), Point((0.9, -1.7)), Point((9.0, 9.0))
     expected = train(distance, alone, x, rows, rows, max_epochs=9)
-    run = training.train([run_of(rival), run_of(together)], x, rows, rows, **{**OPTIONS, "max_epochs": 9})
+    run = training.train(
+        [run_of(rival), run_of(together)], training.Data(x, rows, rows, rows), **{**OPTIONS, "max_epochs": 9}
+    )
     assert run.network is together
     assert run.validation_curve == expected.validation_curve
     assert torch.equal(alone.at, together.at)
@@ -118,7 +129,7 @@ def test_fallback_is_kept_unless_its_reference_is_clearly_beaten(x, reference, k
     rows, trained, fallback = torch.arange(60), Point((1.5, -2.5)), Point((7.0, 7.0))
     initial = distance(trained, x).detach().double()
     options = {**OPTIONS, "max_epochs": 2, "learning_rate": 1e-3, "fallback": (fallback, Point(reference))}
-    run = training.train([run_of(trained)], x, rows, rows, **options)
+    run = training.train([run_of(trained)], training.Data(x, rows, rows, rows), **options)
     assert len(run.loss_curve) == 2
     if kept == "fallback":
         assert run.network is fallback
@@ -173,7 +184,7 @@ def test_reproducible_gives_everything_back():
 
 def test_decay_is_for_matrices_only():
     module = nn.Linear(3, 2)
-    groups = training.adam(module, 0.5).param_groups
+    groups = adam(module, 0.5).param_groups
     assert [(len(g["params"]), g["params"][0].ndim, g["weight_decay"]) for g in groups] == [(1, 2, 0.5), (1, 1, 0.0)]
 
 
@@ -194,7 +205,7 @@ def test_a_step_is_that_of_torch():
     def loss(module, x):
         return (module(x) - x).square().sum(-1)
 
-    mine = training.adam(ours, 0.3)
+    mine = adam(ours, 0.3)
     for _ in range(5):
         training.epoch([(loss, mine)], ours, x, torch.arange(50), 50, lambda share: 0.01)
         optimizer.zero_grad()
@@ -220,9 +231,11 @@ def test_alternating_optimizers_step_only_their_own_weights_and_the_last_epoch_i
         return (module.follower.bias - module.seeker.bias).square().sum().expand(len(x))
 
     rows, module = torch.arange(60), Duel()
-    pairs, calls = [(seek, training.adam(module.seeker, 0.0)), (follow, training.adam(module.follower, 0.0))], []
+    pairs, calls = [(seek, adam(module.seeker, 0.0)), (follow, adam(module.follower, 0.0))], []
     options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60, patience=1, tol=0.5)
-    run = training.train([training.Run(module, pairs)], x, rows, rows, after_epoch=calls.append, **options)
+    run = training.train(
+        [training.Run(module, pairs)], training.Data(x, rows, rows, rows), after_epoch=calls.append, **options
+    )
     assert len(calls) == 60
     assert run.best_epoch == 60 == len(run.loss_curve)
     assert len(run.validation_curve) == 61
@@ -237,9 +250,103 @@ def test_alternating_losses_that_diverge_keep_the_last_finite_weights(x):
         return loss * (torch.nan if float(module.at.detach()[0]) > 0.5 else 1.0)
 
     rows, module, other = torch.arange(60), Point((0.0, 0.0)), Point()
-    pairs = [(bad, training.adam(module, 0.0)), (lambda _, x: distance(other, x), training.adam(other, 0.0))]
+    pairs = [(bad, adam(module, 0.0)), (lambda _, x: distance(other, x), adam(other, 0.0))]
     options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60, patience=1, tol=0.5)
-    run = training.train([training.Run(module, pairs)], x + 1, rows, rows, **options)
+    run = training.train([training.Run(module, pairs)], training.Data(x + 1, rows, rows, rows), **options)
     assert run.diverged
     assert 0 < run.best_epoch < 60
     assert bool(run.weights["at"].isfinite().all())
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "set_grad_enabled": lambda: torch.set_grad_enabled(False),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("member", [skae.AutoEncoder, skae.VAE, skae.ContractiveAutoEncoder])
+def test_modes_of_the_caller_do_not_reach_a_fit(member, mode, table):
+    options = dict(n_components=2, max_iter=2, random_state=0)
+    expected = member(**options).fit(table).partial_fit(table)
+    with MODES[mode]():
+        model = member(**options).fit(table)
+        model = pickle.loads(pickle.dumps(model)).partial_fit(table)
+        np.testing.assert_array_equal(model.transform(table), expected.transform(table))
+        assert torch.is_grad_enabled() == (mode == "autocast")
+        assert torch.is_autocast_enabled("cpu") == (mode == "autocast")
+    model.partial_fit(table)  # what was made there can be trained here
+
+
+def test_training_does_not_import_the_compiler_of_torch():
+    # it takes longer than a short fit; torch's optimizers import it when the first of them is made
+    code = (
+        "import sys, numpy as np, skae\n"
+        "X = np.random.RandomState(0).standard_normal((50, 3))\n"
+        "for name in skae.__all__[:2] + skae.__all__[3:]:\n"
+        "    getattr(skae, name)(max_iter=1, random_state=0).fit(X).partial_fit(X).transform(X)\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_state_of_the_optimizer_is_that_of_torchs():
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    x, reference = torch.randn(20, 3), torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.0)
+    mine = adam(ours, 0.0)
+    for part in range(2):
+        for _ in range(3):
+            for module, optimizer in ((ours, mine), (theirs, reference)):
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.01
+                optimizer.zero_grad()
+                module(x).square().mean().backward()
+                optimizer.step()
+        if part == 0:  # carried over to another optimizer
+            fresh = adam(ours, 0.0)
+            fresh.load_state_dict(mine.state_dict())
+            mine = fresh
+    found, expected = mine.state_dict()["state"], reference.state_dict()["state"]
+    assert found.keys() == expected.keys()
+    for place in found:
+        assert found[place].keys() == expected[place].keys()
+        for name in found[place]:
+            torch.testing.assert_close(found[place][name], expected[place][name], rtol=1e-5, atol=1e-9)
+
+
+def test_a_clear_gain_is_one_of_the_mean_or_of_most_rows():
+    noise = torch.randn(100, generator=torch.Generator().manual_seed(0)).double()
+    first = torch.full((100,), 10.0).double()
+    by_mean = (
+        first - 0.2 - noise
+    )  # a fifth of the deviation: two standard errors, and hardly more than half of the rows
+    assert float(((first - by_mean) > 0).double().mean()) < 0.6
+    assert training.select([first, by_mean], n_errors=1.0) == 1
+    by_rows = first - 0.1
+    by_rows[:2] = torch.tensor([-90.0, 108.0])  # two extreme rows: the mean gain is within one standard error
+    gain = first - by_rows
+    assert 0 < float(gain.mean()) < float(gain.std()) / 10
+    assert training.select([first, by_rows], n_errors=1.0) == 1
+    neither = first - 0.1 * noise
+    neither[noise > 0] += 0.05
+    assert training.select([first, neither], n_errors=1.0) == 0
+
+
+def test_the_reference_has_not_seen_the_validation_rows(x):
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    data = training.Data(x, rows, rows[20:], rows[:20])
+
+    def build(n_components):
+        return AutoEncoderModule(2, n_components, (), "silu")
+
+    initialization = Initialization(build, data, 1, "pca", seed=0)
+    fallback, _ = initialization.networks(data.training, compete=False)
+    reference = initialization.reference(fallback, data.training)
+    for network, seen in ((fallback, x), (reference, x[data.training])):
+        pca = PCA(1).fit(seen.numpy())
+        expected = pca.inverse_transform(pca.transform(x.numpy()))
+        np.testing.assert_allclose(network.decode(network.encode(x)).detach(), expected, atol=1e-5)

@@ -1,0 +1,78 @@
+"""The optimizer."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+__all__ = ["Adam", "adam"]
+
+
+class Adam:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2) for groups of parameters.
+
+    The step is torch's. Its class AdamW is not used, as the first object of it imports torch's compiler, which takes
+    longer than a short fit.
+    """
+
+    def __init__(self, groups: list[dict], betas: tuple[float, float], fused: bool) -> None:
+        self.param_groups = [{"lr": 0.0, **group} for group in groups]
+        self.betas, self.fused = betas, fused
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            states = [self._state(p) for p in parameters]
+            adamw(
+                parameters,
+                [p.grad for p in parameters],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=self.fused,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=1e-8,
+                maximize=False,
+            )
+
+    def _state(self, parameter: Tensor) -> dict[str, Tensor]:
+        if parameter not in self.state:
+            self.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device if self.fused else "cpu"),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        return self.state[parameter]
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def state_dict(self) -> dict:
+        """Moments and number of steps of each parameter, by its place, as torch's optimizers give them."""
+        return {"state": {i: self.state[p] for i, p in enumerate(self._parameters()) if p in self.state}}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        parameters = self._parameters()
+        for i, state in state_dict["state"].items():
+            for name, value in self._state(parameters[i]).items():
+                value.copy_(state[name])
+
+
+def adam(module: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)) -> Adam:
+    """Adam for a module: its weight matrices decay, its biases do not."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return Adam(groups, betas, fused=parameters[0].device.type in ("cpu", "cuda"))

@@ -1,0 +1,179 @@
+"""Rows of X: which are the same, how much each counts, and how many to take at once."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, svds
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+from sklearn.utils.validation import _check_sample_weight
+from threadpoolctl import threadpool_limits
+
+__all__ = [
+    "Sample",
+    "SparseRows",
+    "checked_groups",
+    "checked_weights",
+    "dense",
+    "distinct",
+    "in_proportion",
+    "representative",
+    "rows_at_once",
+    "stacked",
+    "training_rows_at_once",
+]
+
+# Outside training this many rows pass through a module together, and fewer where they are wide: enough to fill the
+# processor, few enough that what they take stays in its caches. Only speed and memory depend on it.
+ROWS_AT_ONCE = 2048
+NUMBERS_AT_ONCE = 2**21
+# An initialization that draws from weighted rows sees each of them, the lightest once, if that takes no more than this
+# many draws a row.
+MOST_DRAWS = 10
+
+
+def rows_at_once(n_features: int) -> int:
+    """Number of rows of this width that are computed together outside training."""
+    return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // max(1, n_features)))
+
+
+def training_rows_at_once(x) -> int:
+    """The same for all rows of a fit: always as many of a tensor, as the noise of a row depends on it."""
+    return rows_at_once(x.shape[1]) if isinstance(x, SparseRows) else ROWS_AT_ONCE
+
+
+def dense(rows) -> np.ndarray:
+    """Rows of a dense or sparse array, as a dense one."""
+    return rows.toarray() if sparse.issparse(rows) else rows
+
+
+def checked_weights(sample_weight, X) -> np.ndarray | None:
+    """Weights of the rows of X as float64, or None."""
+    if sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not total < np.inf:
+        raise ValueError("sample_weight is too large: its sum is infinite in float64. Divide it by its maximum.")
+    return weights
+
+
+def checked_groups(groups, X) -> np.ndarray | None:
+    """Groups of the rows of X, or None."""
+    if groups is None:
+        return None
+    check_consistent_length(X, groups)
+    groups = column_or_1d(groups, input_name="groups")
+    if any(value is None or is_scalar_nan(value) or is_pandas_na(value) for value in groups.tolist()):
+        raise ValueError("Input groups contains NaN or another missing value. Every row needs a group.")
+    return groups
+
+
+class Sample(NamedTuple):
+    """Rows X, their weights, float64 (n_rows,), None if all count alike, and their groups, int (n_rows,), or None."""
+
+    X: np.ndarray | sparse.csr_array
+    weights: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+
+def distinct(X, weights=None, groups=None) -> Sample:
+    """Each row of X once, with the sum of the weights of its copies in the same group; those without weight left out.
+
+    So a copy of a training row is never a validation row, and a weight of two is the same as a row given twice: where
+    weights differ or rows repeat, their order is one that depends on the rows alone, not on how they were given.
+    """
+    if weights is not None and not weights.all():
+        kept = np.flatnonzero(weights)
+        X, weights, groups = X[kept], weights[kept], None if groups is None else groups[kept]
+    groups = None if groups is None else np.unique(groups, return_inverse=True)[1]
+    _, first, copies = np.unique(_digests(X, groups), return_index=True, return_inverse=True)
+    if len(first) == X.shape[0] and (weights is None or (weights == 1).all()):
+        return Sample(X, None, groups)
+    weights = np.bincount(copies, weights).astype(np.float64)
+    return Sample(X[first], weights, None if groups is None else groups[first])
+
+
+def stacked(first: Sample, second: Sample) -> Sample:
+    """Rows of one, then those of the other, with their weights."""
+    if sparse.issparse(first.X):
+        X = sparse.vstack([first.X, sparse.csr_array(second.X)], format="csr")
+    else:
+        X = np.vstack([first.X, dense(second.X)])
+    if first.weights is None and second.weights is None:
+        return Sample(X)
+    weights = [np.ones(part.X.shape[0]) if part.weights is None else part.weights for part in (first, second)]
+    return Sample(X, np.concatenate(weights))
+
+
+def _digests(X, groups) -> np.ndarray:
+    """A number for each row, the same for the same values in the same group: 64 bits, enough for 10 million rows."""
+    digests = []
+    for start in range(0, X.shape[0], rows_at_once(X.shape[1])):
+        # sparse rows too: what is stored of them may differ where their values do not
+        rows = np.ascontiguousarray(dense(X[start : start + rows_at_once(X.shape[1])])) + 0.0  # no negative zeros
+        tags = (
+            [b""] * len(rows) if groups is None else [int(g).to_bytes(8, "little") for g in groups[start:][: len(rows)]]
+        )
+        digests += [hashlib.blake2b(r, digest_size=8, person=t).digest() for r, t in zip(rows, tags, strict=True)]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def in_proportion(rows: torch.Tensor, weights: torch.Tensor, n_draws: int) -> torch.Tensor:
+    """Draw from rows, in random order: each n_draws times its share of the weights, rounded up or down."""
+    ends = weights.cumsum(0)
+    places = (torch.arange(n_draws, dtype=torch.float64) + torch.rand((), dtype=torch.float64)) * (ends[-1] / n_draws)
+    drawn = torch.searchsorted(ends, places).clamp_max(len(rows) - 1)
+    return rows[drawn[torch.randperm(n_draws)].to(rows.device)]
+
+
+def representative(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Rows, repeated in proportion to their weights: for whatever takes rows and knows no weights."""
+    n_draws = int((weights.sum() / weights.min()).round().clamp(len(rows), MOST_DRAWS * len(rows)))
+    return in_proportion(rows, weights, n_draws)
+
+
+class SparseRows:
+    """Rows of a sparse X as the network sees them: dense, float32, and made when they are asked for.
+
+    In place of a tensor of all rows: ``x[rows]`` with a tensor of indices, ``len(x)``, ``x.shape``, ``x.device``.
+    """
+
+    def __init__(self, X: sparse.csr_array, mean: np.ndarray, scale: float, device: torch.device) -> None:
+        self.X, self.mean, self.scale, self.device = X, mean, scale, device
+        self.shape = torch.Size(X.shape)
+        # divided here, so that a batch takes one subtraction in float32
+        self.scaled = sparse.csr_array(((X.data / scale).astype(np.float32), X.indices, X.indptr), shape=X.shape)
+        self.scaled_mean = (mean / scale).astype(np.float32)
+
+    def __len__(self) -> int:
+        return self.X.shape[0]
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        batch = self.scaled[rows.numpy(force=True)].toarray()
+        batch -= self.scaled_mean
+        return torch.from_numpy(batch).to(self.device)
+
+    def principal_axes(self, n_axes: int, rows: torch.Tensor, weights: torch.Tensor) -> tuple[np.ndarray, ...]:
+        """Mean, leading axes, sums of squares along them and in all, by Lanczos iteration without dense rows."""
+        X, weights = self.X[rows.numpy(force=True)].astype(np.float64), weights.numpy(force=True)
+        mean, roots = (weights @ X) / weights.sum(), np.sqrt(weights)
+        total = (weights @ X.power(2)).sum() - weights.sum() * np.square(mean).sum()
+        if not total > 0:
+            return mean / self.scale - self.mean / self.scale, np.zeros((1, X.shape[1])), np.zeros(1), 0.0
+        deviations = LinearOperator(
+            X.shape,
+            matvec=lambda v: roots * (X @ v.ravel() - mean @ v.ravel()),
+            rmatvec=lambda u: (roots * u.ravel()) @ X - mean * (roots @ u.ravel()),
+            dtype=np.float64,
+        )
+        first = np.random.RandomState(0).uniform(-1, 1, min(X.shape))  # ARPACK's own would not be the same again
+        with threadpool_limits(1):  # the last bits depend on the number of threads
+            _, singular, axes = svds(deviations, k=min(n_axes, min(X.shape) - 1), v0=first)
+        order = np.argsort(-singular)
+        squares = np.square(singular[order] / self.scale)
+        return (mean - self.mean) / self.scale, axes[order], squares, max(total, 0.0) / self.scale**2
