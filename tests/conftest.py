@@ -1,7 +1,9 @@
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors; read when the libraries are imported
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# Read when the libraries are imported. Numba cannot change its number later; workers share the processors.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 from pathlib import Path
 
