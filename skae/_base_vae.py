@@ -290,7 +290,7 @@ class BaseVAE(BaseAutoEncoder):
                 values.append(function(x, mean, log_var, z))
             return combine(torch.cat(values))
 
-        return self._map(X, combined, None)
+        return self._map(X, combined, None, width)
 
 
 def _varies(X):

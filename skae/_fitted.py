@@ -158,20 +158,23 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         return self._scaler_.validate(self, X, reset=False, new=True)
 
-    def _map(self, array, function, n_columns):
-        """Apply a function of float64 tensors to the rows of an array, in pieces; dtype as array, float64 if 1-D."""
+    def _map(self, array, function, n_columns, width=1):
+        """Apply a function of float64 tensors to the rows of an array, in pieces; dtype as array, float64 if 1-D.
+
+        width: how many numbers the function makes of a row at once, if these are more than its columns.
+        """
         n_rows = array.shape[0]
         shape, dtype = ((n_rows,), np.float64) if n_columns is None else ((n_rows, n_columns), array.dtype)
         out = np.empty(shape, dtype=dtype)
         with torch.inference_mode():
-            for rows, x in self._pieces(array):
+            for rows, x in self._pieces(array, width):
                 out[rows] = function(x).numpy(force=True)
         return out
 
-    def _pieces(self, array):
+    def _pieces(self, array, width=1):
         """Pieces of the rows of an array: the slice, and a float64 tensor where the network is."""
         device = next(self.module_.parameters()).device
-        for rows in gen_batches(array.shape[0], rows_at_once(max(array.shape[1], self.n_features_in_))):
+        for rows in gen_batches(array.shape[0], rows_at_once(max(array.shape[1], self.n_features_in_, width))):
             yield rows, torch.from_numpy(np.array(dense(array[rows]), dtype=np.float64)).to(device)
 
     def _encode(self, x):
