@@ -22,10 +22,10 @@ from sklearn.svm import SVC
 
 import skae
 from skae import VQVAE, AdversarialAutoEncoder, ConditionalVAE, ContractiveAutoEncoder, SparseAutoEncoder
+from skae._adam import adam
 from skae._contractive import encode_with_jacobian
 from skae._losses import squared_error
 from skae._networks import AutoEncoderModule
-from skae._training import adam
 
 MOST_ROWS = 2_000
 

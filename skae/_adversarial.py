@@ -85,6 +85,7 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
     adversary_weight: float = parameter(Interval(Real, 0, None, closed="left"), default=0.3)
     # not parameters here: alternating losses cannot choose an epoch, and the last one is kept
     early_stopping = False
+    cv = "auto"
     validation_fraction = n_iter_no_change = tol = None
 
     def _loss(self, module, x):

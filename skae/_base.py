@@ -14,7 +14,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
 from ._adam import adam
-from ._data import all_of, given_validation, with_validation
+from ._data import all_of, given_validation, of_folds, of_validation_rows, sample_and_folds
 from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
 from ._networks import AutoEncoderModule
@@ -22,7 +22,8 @@ from ._parameters import SharedParameters
 from ._rows import Sample, checked_groups, checked_weights, distinct, rows_at_once, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
-from ._training import LEAST_ROWS, Run, ordinary_modes, train, train_pass
+from ._selection import LEAST_ROWS, select_and_train
+from ._training import Schedule, ordinary_modes, train_pass
 
 __all__ = ["BaseAutoEncoder"]
 
@@ -111,7 +112,7 @@ class BaseAutoEncoder(
             row given twice, zero one left out. None is one for each.
         groups : array-like of shape (n_samples,), default=None
             Rows of the same group are all training rows or all validation rows, such as those of one patient. None
-            keeps only equal rows together.
+            keeps only equal rows together. A splitter as `cv` is given them, and decides.
         X_val : {array-like, sparse matrix} of shape (n_validation, n_features), default=None
             Validation rows; all rows of X train then. In a pipeline, ``transform_input=["X_val"]`` transforms them as
             X. None sets rows of X aside, as `validation_fraction` says.
@@ -139,17 +140,21 @@ class BaseAutoEncoder(
             continuing = self.warm_start and hasattr(self, "module_")
             weights = checked_weights(sample_weight, X)
             scaler, valid = self._check(X, weights, continuing)
-            sample = distinct(valid, weights, checked_groups(groups, valid))
             held_out = given_validation(self, scaler, X_val, sample_weight_val)
+            groups, seed = checked_groups(groups, valid), self._seed()
+            splits = self._splits(X, y, groups) if held_out is None else None
+            if splits is None:
+                sample, folds = distinct(valid, weights, groups), None
+            else:
+                sample, folds = sample_and_folds(valid, weights, groups, splits, seed)
             if not continuing:
                 scaler.fit(sample.X, sample.weights)
-            seed, n_validation = self._seed(), self._n_validation_rows(sample.X.shape[0])
-            data = with_validation(sample, held_out, n_validation, scaler, self._device(), seed)
-            networks, fallback = self._candidates(scaler, data, seed, continuing)
-            n_rows, network_seed = valid.shape[0], self._network_seed_ if continuing else seed
-            attributes = partial(self._attributes, scaler, network_seed, n_rows)
-            run = self._train(networks, fallback, data, seed, (X, y, sample_weight), attributes)
-            self._adopt(attributes(run.network) | self._results(run, validated=data.validation is not data.rows))
+            data = self._data(sample, folds, held_out, scaler, seed)
+            network_seed = self._network_seed_ if continuing else seed
+            attributes = partial(self._attributes, scaler, network_seed, valid.shape[0])
+            initial = self._initial_networks(scaler, data, seed, continuing)
+            network, results = self._train(*initial, data, seed, (X, y, sample_weight), attributes)
+            self._adopt(attributes(network) | results)
             self._after_fit(valid, weights)
         return self
 
@@ -260,57 +265,64 @@ class BaseAutoEncoder(
                 f"{them} back or use fit with warm_start=False."
             )
 
-    def _candidates(self, scaler, data, seed, continuing):
-        """The networks to train and, with validation rows, the fallback and the reference that they must beat."""
+    def _data(self, sample, folds, held_out, scaler, seed):
+        """The rows as tensors, and which of them train and validate."""
+        if folds is not None:
+            return of_folds(sample, folds, scaler, self._device())
+        n_rows = sample.X.shape[0]
+        n_validation, refit = self._n_validation_rows(n_rows), self._refits(n_rows)
+        return of_validation_rows(sample, held_out, n_validation, scaler, self._device(), seed, refit)
+
+    def _initial_networks(self, scaler, data, seed, continuing):
+        """A function of the initialization and of rows (None for all) that gives a network, and the initializations.
+
+        The first of several is the fallback.
+        """
         if continuing:
-            return [_for_training(self.module_, data.x.device)], None
+            return lambda init, rows: _for_training(self.module_, data.x.device), ("present",)
         initialization = self._initialization(scaler, data, seed)
         compete = bool(self._hidden_layer_sizes())  # a linear network at PCA is at its optimum
-        fallback, networks = initialization.networks(data.training, compete)
-        if not (initialization.from_pca and self.early_stopping):
-            return networks, None
-        return networks, (fallback, initialization.reference(fallback, data.training))
+        return initialization.network, ("pca", "random")[: 1 + compete] if initialization.from_pca else ("random",)
 
     def _initialization(self, scaler, data, seed):
         build = partial(self._new_network, scaler, seed, data.x.device)
         return Initialization(build, data, self.n_components, self.init, seed)
 
-    def _train(self, networks, fallback, data, seed, given, attributes):
-        """Train the networks, with a task of scikit-learn's callbacks for each epoch; the run to keep."""
-        runs = [Run(network, self._optimizers(network)) for network in networks]
-        runs = runs[:1] if runs[0].alternating else runs
-        max_epochs, (X, y, sample_weight) = self._max_epochs(len(data.rows)), given
+    def _train(self, network_for, inits, data, seed, given, attributes):
+        """Train, with a task of scikit-learn's callbacks for each epoch of each network; the one to keep, results."""
+        (X, y, sample_weight), n_epochs = given, self._max_epochs(len(data.rows))
         options = dict(estimator=self, X=X, y=X if y is None else y)  # scorers of callbacks refuse y=None
         if sample_weight is not None:
             options["metadata"] = {"sample_weight": sample_weight}
-        context = self._init_callback_context(max_subtasks=len(runs) * max_epochs)
+        n_networks = len(inits) * len(data.folds) + data.refit
+        context = self._init_callback_context(max_subtasks=n_networks * n_epochs)
         context.call_on_fit_task_begin(**options)
 
         def after_epoch(network):
             task = context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self)
             task.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(copy.deepcopy(network)), **options)
 
-        run = train(
-            runs,
+        network, run = select_and_train(
+            network_for,
+            inits,
+            self._optimizers,
             data,
-            seed=seed,
-            batch_size=self._batch_size(len(data.training)),
-            learning_rate=self.learning_rate_init,
-            max_epochs=max_epochs,
+            Schedule(n_epochs, self.learning_rate_init, self._batch_size, seed),
             patience=self.n_iter_no_change,
             tol=self.tol,
-            fallback=fallback,
             after_epoch=after_epoch,
         )
-        context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(run.network), **options)
-        return run
+        results = self._results(run, data.validates)
+        context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(network), **options)
+        return network, results
 
     def _pass(self, network, data, seed, optimizer_state):
         """One pass over the rows; its loss, and the states of the optimizers, with which the next pass continues."""
         pairs = self._optimizers(network)
         optimizers = [optimizer for _, optimizer in pairs]
         load_optimizer_arrays(optimizers, optimizer_state)
-        loss = train_pass(pairs, network, data, seed, self._batch_size(len(data.x)), self.learning_rate_init)
+        batch_size = self._batch_size_of_a_pass(len(data.x))
+        loss = train_pass(pairs, network, data, seed, batch_size, self.learning_rate_init)
         if not math.isfinite(loss):
             raise ValueError(
                 f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
@@ -331,15 +343,15 @@ class BaseAutoEncoder(
 
     def _results(self, run, validated):
         """Fitted attributes of the training in `fit`, if it went well; ConvergenceWarning if it did so at first."""
-        name, best_loss = type(self).__name__, float(run.best.mean())
+        name, best_loss = type(self).__name__, run.validation_curve[run.best_epoch]
         if not math.isfinite(best_loss) or math.isnan(run.validation_curve[0]):
             raise ValueError(
                 f"The loss of {name} is not finite at the initialization. Standardize X, for example with "
                 "StandardScaler, and check the parameters of the loss."
             )
-        if run.diverged:
+        if run.diverged_in is not None:
             warnings.warn(
-                f"The loss of {name} was not finite in epoch {len(run.loss_curve)}; the weights of epoch "
+                f"The loss of {name} was not finite in epoch {run.diverged_in}; the weights of epoch "
                 f"{run.best_epoch} are kept. Lower learning_rate_init or alpha, or standardize X.",
                 ConvergenceWarning,
                 stacklevel=4,

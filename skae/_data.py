@@ -1,38 +1,88 @@
 """What trains and what validates: from X, weights, groups and rows of the caller's own to a `Data` of indices."""
 
+import numbers
+
+import numpy as np
 import torch
+from sklearn.model_selection import GroupKFold, KFold
 
 from ._rows import checked_weights, distinct, stacked
-from ._training import Data, split
+from ._training import Data, Fold, split
 
-__all__ = ["all_of", "given_validation", "with_validation"]
+__all__ = ["all_of", "given_validation", "of_folds", "of_validation_rows", "sample_and_folds"]
 
 
 def _tensor(array):
     return None if array is None else torch.from_numpy(array)
 
 
+def sample_and_folds(X, weights, groups, splits, seed):
+    """Each row once, and pairs of training and validation rows: of so many folds, or as splits of all rows have them.
+
+    Folds are of whole groups and in random order. Equal rows count as one where they are on the same sides of all
+    splits.
+    """
+    if isinstance(splits, numbers.Integral):
+        sample = distinct(X, weights, groups)
+        _check_groups(sample.groups)
+        if sample.groups is None and splits > sample.X.shape[0]:
+            raise ValueError(f"cv={splits} is more than the {sample.X.shape[0]} rows of X that differ and have weight.")
+        splitter = (KFold if groups is None else GroupKFold)(splits, shuffle=True, random_state=seed)
+        return sample, list(splitter.split(sample.X, groups=sample.groups))
+    sides = np.zeros((X.shape[0], len(splits), 2), bool)
+    for place, pair in enumerate(splits):
+        try:
+            sides[pair[0], place, 0], sides[pair[1], place, 1] = True, True
+        except (IndexError, TypeError, ValueError) as error:
+            message = f"cv must give pairs of training and test indices of the {X.shape[0]} rows of X: {error}."
+            raise ValueError(message) from error
+    kept = slice(None) if weights is None else np.flatnonzero(weights)
+    sides, codes = np.unique(sides[kept], axis=0, return_inverse=True)
+    sample = distinct(X[kept], None if weights is None else weights[kept], codes.ravel())
+    sides = sides[sample.groups]
+    folds = [tuple(np.flatnonzero(sides[:, place, side]) for side in (0, 1)) for place in range(len(splits))]
+    if not folds or not all(len(part) for fold in folds for part in fold):
+        raise ValueError(
+            "cv gives no folds, or one without training or validation rows whose weight is not zero. Use folds that "
+            "have both."
+        )
+    return sample, folds
+
+
 def all_of(sample, scaler, device):
-    """All rows of a sample, to train with."""
+    """All rows of a sample train, and the same validate."""
     x = scaler.tensor(sample.X, device)
     rows = torch.arange(len(x), device=device)
-    return Data(x, rows, rows, rows, _tensor(sample.weights))
+    return Data(x, rows, (Fold(rows, rows),), weights=_tensor(sample.weights))
 
 
-def with_validation(sample, held_out, n_validation, scaler, device, seed):
+def of_validation_rows(sample, held_out, n_validation, scaler, device, seed, refit):
     """Rows of a sample, of which n_validation are set aside, or those held out validate."""
     n_rows = sample.X.shape[0]
     n_validation = 0 if held_out is not None else n_validation
-    if sample.groups is not None and n_validation and (sample.groups == sample.groups[0]).all():
-        raise ValueError(
-            "groups has a single group, so that no rows can be set aside for validation. Pass X_val, or use "
-            "early_stopping=False."
-        )
+    if n_validation:
+        _check_groups(sample.groups)
     rows, training, validation = split(n_rows, n_validation, seed, device, _tensor(sample.groups))
     if held_out is not None:
         sample = stacked(sample, held_out)
         validation = torch.arange(n_rows, sample.X.shape[0], device=device)
-    return Data(scaler.tensor(sample.X, device), rows, training, validation, _tensor(sample.weights))
+    x = scaler.tensor(sample.X, device)
+    return Data(x, rows, (Fold(training, validation),), refit and n_validation > 0, _tensor(sample.weights))
+
+
+def of_folds(sample, folds, scaler, device):
+    """Rows of a sample that train and validate in turn."""
+    data = all_of(sample, scaler, device)
+    folds = tuple(Fold(*(torch.from_numpy(part).to(device) for part in fold)) for fold in folds)
+    return data._replace(folds=folds, refit=True)
+
+
+def _check_groups(groups):
+    if groups is not None and (groups == groups[0]).all():
+        raise ValueError(
+            "groups has a single group, so that no rows can be set aside for validation. Pass X_val, or use "
+            "early_stopping=False."
+        )
 
 
 def given_validation(estimator, scaler, X_val, sample_weight_val):

@@ -46,31 +46,15 @@ class Initialization:
             self.random = build(n_components)
         self.axes = axes.first(n_components) if self.from_pca else None
 
-    def network(self) -> nn.Module:
-        """The network at PCA of all rows, or with random weights."""
+    def network(self, init: str = "pca", rows: Tensor | None = None) -> nn.Module:
+        """A network at PCA of some rows, or of all, if init is "pca" and it can be; otherwise with random weights."""
+        network, whole = copy.deepcopy(self.random), rows is None or len(rows) == len(self.rows)
+        axes = None
         with reproducible(self.seed, self.x.device):
-            self._initialize(self.random, self.rows, self.axes)
-        return self.random
-
-    def networks(self, training: Tensor, compete: bool) -> tuple[nn.Module, list[nn.Module]]:
-        """`network`, and the networks to train, which may look at the training rows only beyond the principal axes.
-
-        Those are the same again and, if two are to compete, one with random weights besides PCA.
-        """
-        candidates = [self.axes, None] if compete and self.from_pca else [self.axes]
-        networks = [*(copy.deepcopy(self.random) for _ in candidates), self.random]
+            if init == "pca" and self.from_pca:
+                axes = self.axes if whole else self._axes(len(self.axes.axes), rows).first(len(self.axes.axes))
         with reproducible(self.seed, self.x.device):
-            # the first is initialized even if it is not needed: the draws for the others come after its own
-            self._initialize(networks[0], self.rows, self.axes)
-            for network, axes in zip(networks[1:], candidates, strict=True):
-                self._initialize(network, training, axes)
-        return networks[0], networks[1:]
-
-    def reference(self, fallback: nn.Module, training: Tensor) -> nn.Module:
-        """The fallback for the training rows: unlike PCA of all rows, it has not seen the validation rows."""
-        network, n_components = copy.deepcopy(fallback), len(self.axes.axes)
-        with reproducible(self.seed, self.x.device):
-            self._initialize(network, training, self._axes(n_components, training).first(n_components))
+            self._initialize(network, self.rows if whole else rows, axes)
         return network
 
     def _initialize(self, network: nn.Module, rows: Tensor, axes: PrincipalAxes | None) -> None:

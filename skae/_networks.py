@@ -181,6 +181,11 @@ class LinearPlusPerceptron(nn.Module):
         sizes = (n_in, *hidden_layer_sizes, n_out)
         self.perceptron = perceptron(sizes, activation) if hidden_layer_sizes else None
 
+    @property
+    def without_decay(self) -> tuple[Tensor, ...]:
+        """Decay draws the map to a linear one, not to zero: what is linear is not penalized."""
+        return (self.linear.weight,)
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.linear(x)
         return y if self.perceptron is None else y + self.perceptron(x)

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError, RealNotInt, StrOptions
 
@@ -13,6 +14,11 @@ from ._declaration import Declared, parameter
 from ._networks import ACTIVATIONS
 
 __all__ = ["SharedParameters"]
+
+# Chosen by benchmarks/schedules.py.
+MIN_EPOCHS, MAX_EPOCHS, MAX_ROWS = 45, 150, 450_000
+# Up to so many rows a network is trained on all of them.
+REFIT_ROWS = 1500
 
 
 class DeviceOptions(StrOptions):
@@ -42,38 +48,54 @@ class SharedParameters(Declared):
         Activation of the hidden layers.
 
     init : {"pca", "random"}, default="pca"
-        Initialization. With "pca" two networks are trained, as neither initialization is best on all data: one
-        initialized at the principal axes of all rows of X, one with random weights. The weights with the lowest loss on
-        the validation rows are kept. PCA itself, in variational members probabilistic PCA, is the fallback: it is kept
-        unless they are clearly better there than PCA of the training rows, by one standard error of the mean gain, or
-        for a share of rows above one half by two of its standard errors. Fewer than ten validation rows cannot tell,
-        and PCA is kept. "random" trains only the network with random weights, at half the cost.
+        Initialization. With "pca" two are tried, as neither is best on all data: principal axes and random weights. The
+        one with the lowest loss on the validation rows is kept; one that is behind by a standard error is dropped after
+        each fifth of the epochs. PCA itself, in variational members probabilistic PCA, is the fallback: it is kept
+        unless the network is clearly better on the validation rows than PCA of the training rows, by one standard error
+        of the mean gain, or for a share of rows above one half by two of its standard errors; and better on all rows,
+        as a linear network never is. Fewer than ten rows cannot tell, and PCA is kept. "random" tries random weights
+        only.
 
-    alpha : float, default=0.1
-        L2 regularization: decay of the weight matrices, decoupled from the gradient (each step multiplies them by
-        ``1 - learning rate * alpha``).
+    alpha : float, default=0.3
+        L2 regularization: decay of the perceptrons' weight matrices, decoupled from the gradient (each step multiplies
+        them by ``1 - learning rate * alpha``). The linear maps beside them do not decay, so that it draws the network
+        to a linear one.
 
     batch_size : int or "auto", default="auto"
-        Rows in a training step. "auto" is a 40th of the training rows, at least 32 and at most 512, so that a fit takes
-        about the same number of steps whatever the number of rows.
+        Rows in a training step. "auto" is a fifth of the training rows between 64 and 128, from 6,000 rows on a 45th
+        and at most 512, and all batches are about as large; in `partial_fit` it is a 40th between 32 and 512.
 
-    learning_rate_init : float, default=0.005
+    learning_rate_init : float, default=0.006
         Highest learning rate of Adam. It is reached after a tenth of the steps and falls to zero as a cosine.
 
     max_iter : int or None, default=None
-        Maximum number of epochs: passes over the training rows, for each network that is trained. None is 400,000
-        divided by the number of rows, at least 55 and at most 100: 100 up to 4,000 rows, where more passes gain most
+        Maximum number of epochs: passes over the training rows, for each network that is trained. None is 450,000
+        divided by the number of rows, at least 45 and at most 150: 150 up to 3,000 rows, where more passes gain most
         and cost least.
 
     early_stopping : bool, default=True
-        Whether to set aside validation rows, which do not train and choose the epoch and the network to keep. Rows of X
-        that are equal stay together, or those of a group, if `fit` is given `groups`; `X_val` in `fit` gives other rows
-        instead. If False, all rows train and the training loss chooses.
+        Whether to choose epoch and initialization by validation rows, which `cv` and `validation_fraction` set aside.
+        Rows of X that are equal stay together, or those of a group, if `fit` is given `groups`; `X_val` in `fit` gives
+        other rows instead. If False, all rows train and the training loss chooses.
+
+    cv : "auto", int, cross-validation splitter, list or None, default="auto"
+        How epoch and initialization are chosen. The network is then trained on all rows, by the same schedule up to the
+        chosen epoch.
+
+        - "auto": by one validation set, a tenth of the rows, at least 50 and at most a third. Folds chose no better, in
+          several times the time. Beyond 1,500 rows, where a tenth more changes less than chance does, and with
+          `warm_start`, whose next fit needs rows that have not trained, the network that was chosen is kept as it is.
+        - int: so many folds, shuffled and with equal rows together; whole groups with `groups`. None is 5.
+        - a splitter such as `TimeSeriesSplit`, which is given X, y and groups as `fit` is, or a list of pairs of
+          training and test indices. They decide alone which rows stay together.
+
+        Each fold costs the training of one network more for each initialization.
 
     validation_fraction : float or "auto", default="auto"
-        Share of the rows set aside for validation. "auto" is a tenth, but at least 50 rows and at most a third of all.
+        With a float, as in MLPRegressor, that share of the rows is set aside for validation and never trains; it has no
+        effect with `cv` other than "auto".
 
-    n_iter_no_change : int, default=20
+    n_iter_no_change : int, default=50
         Number of epochs without an improvement by `tol` after which training stops.
 
     tol : float, default=1e-4
@@ -81,7 +103,8 @@ class SharedParameters(Declared):
 
     warm_start : bool, default=False
         Whether `fit` continues training from the weights of the previous fit, with its mean and scale. Parameters that
-        define the network, such as `hidden_layer_sizes`, cannot change then; an error names them.
+        define the network, such as `hidden_layer_sizes`, cannot change then; an error names them. Set it before the
+        first fit, so that the validation rows have not trained in one.
 
     device : {"cpu", "cuda", "mps", "auto"} or str, default="cpu"
         Where to compute: "cuda" is the current GPU, "cuda:1" the second one; "auto" takes an accelerator if
@@ -100,19 +123,22 @@ class SharedParameters(Declared):
         Number of components.
 
     n_iter_ : int
-        Number of epochs of the network that is kept.
+        Number of epochs that were tried with the initialization that is kept.
 
     best_iter_ : int
-        Epoch whose weights are kept; 0 is the initialization.
+        Number of epochs that the network that is kept has been trained; 0 is the initialization.
 
     loss_curve_ : list of float
-        Mean training loss of a row in each epoch, for X divided by `scale_`.
+        Mean training loss of a row in each epoch that was tried, for X divided by `scale_`. With folds, the mean of
+        theirs.
 
     validation_curve_ : list of float or None
-        Mean loss of a validation row, at the initialization and after each epoch; None without validation rows.
+        Mean loss of a validation row, at the initialization and after each epoch that was tried: of the networks that
+        were trained without these rows. None without validation rows.
 
     best_loss_ : float
-        Mean loss of a validation row (of a training row, without validation rows) at the weights that are kept.
+        Value of `validation_curve_` at `best_iter_`; without validation rows, mean loss of a training row. As an
+        estimate for new rows it is too good by being the least of many, and too bad where all rows train in the end.
 
     mean_ : ndarray of shape (n_features_in_,), float64
         Mean of each feature, subtracted before encoding; zeros where the decoder gives probabilities.
@@ -143,15 +169,16 @@ class SharedParameters(Declared):
     )
     activation: str = parameter(StrOptions(set(ACTIVATIONS)), default="silu", defines_network=True)
     init: str = parameter(StrOptions({"pca", "random"}), default="pca")
-    alpha: float = parameter(Interval(Real, 0, None, closed="left"), default=0.1)
+    alpha: float = parameter(Interval(Real, 0, None, closed="left"), default=0.3)
     batch_size: int | str = parameter(StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), default="auto")
-    learning_rate_init: float = parameter(Interval(Real, 0, None, closed="neither"), default=0.005)
+    learning_rate_init: float = parameter(Interval(Real, 0, None, closed="neither"), default=0.006)
     max_iter: int | None = parameter(Interval(Integral, 1, None, closed="left"), None, default=None)
     early_stopping: bool = parameter("boolean", default=True)
+    cv: object = parameter("cv_object", StrOptions({"auto"}), default="auto")
     validation_fraction: float | str = parameter(
         StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither"), default="auto"
     )
-    n_iter_no_change: int = parameter(Interval(Integral, 1, None, closed="left"), default=20)
+    n_iter_no_change: int = parameter(Interval(Integral, 1, None, closed="left"), default=50)
     tol: float = parameter(Interval(Real, 0, None, closed="left"), default=1e-4)
     warm_start: bool = parameter("boolean", default=False)
     device: str = parameter(DeviceOptions({"cpu", "cuda", "mps", "auto"}), default="cpu")
@@ -164,12 +191,19 @@ class SharedParameters(Declared):
         return tuple(sizes)
 
     def _batch_size(self, n_rows):
-        """A fit takes about the same number of steps whatever the number of rows: 40 an epoch."""
+        """Five batches an epoch of 64 to 128 rows, more and larger ones of many rows; all of about the same size."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        size = max(64, min(n_rows // 5, 128), min(n_rows // 45, 512))
+        n_batches = math.ceil(n_rows / size)
+        return math.ceil(n_rows / n_batches)
+
+    def _batch_size_of_a_pass(self, n_rows):
+        """A single pass gains from more steps: about 40."""
         return self.batch_size if self.batch_size != "auto" else max(32, min(n_rows // 40, 512))
 
     def _max_epochs(self, n_rows):
-        """The fewer the rows, the more epochs: 400,000 rows in all, between 55 and 100 epochs."""
-        return self.max_iter if self.max_iter is not None else min(max(400_000 // n_rows, 55), 100)
+        return self.max_iter if self.max_iter is not None else min(max(MAX_ROWS // n_rows, MIN_EPOCHS), MAX_EPOCHS)
 
     def _n_validation_rows(self, n_rows):
         """A tenth, but at least 50 to tell a gain from noise, and at most a third."""
@@ -178,6 +212,25 @@ class SharedParameters(Declared):
         if self.validation_fraction == "auto":
             return min(max(math.ceil(0.1 * n_rows), 50), n_rows // 3)
         return min(math.ceil(self.validation_fraction * n_rows), n_rows - 1)
+
+    def _splits(self, X, y, groups):
+        """Number of folds, or pairs of training and validation rows by the caller's splitter; None without folds."""
+        if not self.early_stopping or isinstance(self.cv, str):
+            return None
+        if self.warm_start:
+            raise ValueError(
+                "cv cannot be used with warm_start=True: all rows train, so that none could validate in the next fit. "
+                "Use cv='auto', or pass X_val."
+            )
+        if hasattr(self.cv, "__next__"):
+            raise ValueError("cv is an iterator, which only one fit could use. Pass list(cv).")
+        if self.cv is None or isinstance(self.cv, Integral):
+            return 5 if self.cv is None else int(self.cv)
+        return list(check_cv(self.cv).split(X, y, groups))
+
+    def _refits(self, n_rows):
+        """Whether the network is trained on all rows once one validation set has chosen."""
+        return self.validation_fraction == "auto" and not self.warm_start and n_rows <= REFIT_ROWS
 
     def _seed(self):
         return int(check_random_state(self.random_state).randint(2**31))

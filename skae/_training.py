@@ -1,10 +1,9 @@
-"""Training: epochs over rows, pairs of a loss and its optimizer, and the choice of the weights to keep."""
+"""Training: epochs over rows, and pairs of a loss and its optimizer."""
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from threading import RLock
 from typing import NamedTuple
 
@@ -13,17 +12,18 @@ from torch import Tensor, nn
 
 from ._adam import Adam
 from ._rows import SparseRows, in_proportion, training_rows_at_once
-from ._saving import load_state, state
 
 __all__ = [
     "Data",
-    "Run",
+    "Fold",
+    "Loss",
+    "Pair",
+    "Schedule",
     "epoch",
     "evaluate",
     "ordinary_modes",
     "reproducible",
     "seeded",
-    "select",
     "split",
     "threads_for",
     "train",
@@ -53,14 +53,6 @@ if hasattr(os, "register_at_fork"):  # a thread that held the lock is not in the
 
 # Share of the steps over which the learning rate rises.
 WARM_UP = 0.1
-
-# A comparison of the losses of fewer rows than this decides nothing.
-LEAST_ROWS = 10
-# The fallback is left for a gain of this many standard errors. Chosen by benchmarks/pca_fallback.py: with less, PCA is
-# left for worse on tables of a hundred rows; with more, gains of a tenth are missed there.
-FALLBACK_ERRORS = 1.0
-# A network that is behind by so many is trained no further.
-DROP_ERRORS = 2.0
 
 
 def threads_for(module: nn.Module, batch_size: int) -> int:
@@ -151,18 +143,58 @@ def epoch(
     return float(total) / len(rows)
 
 
+class Fold(NamedTuple):
+    """Indices of the rows that train a network and of those that validate it; the same ones if none are set aside."""
+
+    training: Tensor
+    validation: Tensor
+
+
 class Data(NamedTuple):
     """Rows of x and what each is for.
 
-    rows, training, validation: indices of all rows that may be looked at, in random order, of those that train and of
-    those that validate. weights: how much each row of x counts, float64 (len(x),), on the CPU, or None.
+    rows: indices of all rows that may be looked at. folds: for each initialization one network is trained a fold.
+    refit: whether the network to keep is trained on all rows, once the folds have chosen its initialization and epoch.
+    weights: how much each row of x counts, float64 (len(x),), on the CPU, or None.
     """
 
     x: Tensor | SparseRows
     rows: Tensor
-    training: Tensor
-    validation: Tensor
+    folds: tuple[Fold, ...]
+    refit: bool = False
     weights: Tensor | None = None
+
+    @property
+    def validates(self) -> bool:
+        """Whether rows are set aside; otherwise the training loss chooses."""
+        return self.folds[0].validation is not self.rows
+
+
+class Schedule(NamedTuple):
+    """Batches and learning rates of all epochs, the same for each network of a fit, and a seed for each epoch.
+
+    The learning rate rises over the first tenth of the steps and falls to zero as a cosine. batch_size: function of the
+    number of rows that train. An epoch has a seed of its own, so that a network is the same alone and beside others.
+    """
+
+    n_epochs: int
+    learning_rate: float
+    batch_size: Callable[[int], int]
+    seed: int
+
+    def seed_of(self, done: int) -> int:
+        return (self.seed + done) % 2**63
+
+    def rate(self, done: int) -> Callable[[float], float]:
+        """Learning rate within an epoch, after so many, as a function of the share of it that is done."""
+
+        def rate(share: float) -> float:
+            progress = (done + share) / self.n_epochs
+            rise = min(1.0, (progress + 1e-3) / WARM_UP)
+            fall = max(0.0, progress - WARM_UP) / (1 - WARM_UP)
+            return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
+
+        return rate
 
 
 def split(
@@ -190,165 +222,33 @@ def split(
 
 
 @torch.no_grad()
-def evaluate(
-    loss: Loss, module: nn.Module, x: Tensor | SparseRows, rows: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """Loss of each row of ``x[rows]``, shape (len(rows),), with the same noise at every call.
-
-    With weights each is multiplied by that of its row, divided by their mean: the mean of all is the weighted mean.
-    """
+def evaluate(loss: Loss, module: nn.Module, x: Tensor | SparseRows, rows: Tensor, seed: int = 0) -> Tensor:
+    """Loss of each row of ``x[rows]``, float64 (len(rows),), on the CPU, with the same noise for the same seed."""
     module.eval()
     parts = rows.split(training_rows_at_once(x))
-    with seeded(0, x.device):
+    with seeded(seed, x.device):
         losses = [loss(module, x[part]) for part in parts]
     if losses[0].shape != parts[0].shape:
         raise ValueError(
             f"The loss must give one value for each row, shape ({len(parts[0])},), got an array of shape "
             f"{tuple(losses[0].shape)}: sum over features, not over rows."
         )
-    losses = torch.cat(losses).cpu().double()  # mps has no float64
-    if weights is None:
-        return losses
-    weights = weights[rows.cpu()]
-    return losses * (weights / weights.mean())
-
-
-def select(losses: Sequence[Tensor], n_errors: float | None = None) -> int:
-    """Place of the lowest mean loss: the one rule by which epochs and networks are chosen.
-
-    losses: those of the same rows for each choice, each of shape (n_rows,). With n_errors the first is left only for a
-    clear gain: the mean gain is more than n_errors of its standard errors or, as a few extreme rows can dominate any
-    mean, the share of rows that gain exceeds one half by twice as many of its own.
-    """
-    means = [float(values.mean().nan_to_num(nan=math.inf)) for values in losses]
-    best = means.index(min(means))
-    if n_errors is None or best == 0:
-        return best
-    gain = losses[0] - losses[best]
-    if len(gain) < LEAST_ROWS or not bool(gain.mean() > 0):
-        return 0
-    by_mean = gain.mean() / gain.std() * math.sqrt(len(gain))
-    by_rows = ((gain > 0).double().mean() - 0.5) / 0.5 * math.sqrt(len(gain))
-    return best if bool((by_mean > n_errors) | (by_rows > 2 * n_errors)) else 0
-
-
-@dataclass(eq=False)  # a run is equal to itself only: comparing fields would compare tensors
-class Run:
-    """The training of one network: its curves so far, and the weights to keep with their losses.
-
-    initial and best are losses of the validation rows, shape (n_validation,), at the initialization, which is epoch 0,
-    and at best_epoch. validation_curve has their means from epoch 0 on, loss_curve the mean losses during each epoch.
-    """
-
-    network: nn.Module
-    pairs: list[Pair]
-    initial: Tensor = field(init=False)
-    best: Tensor = field(init=False)
-    weights: dict[str, Tensor] = field(init=False)
-    best_epoch: int = 0
-    loss_curve: list[float] = field(default_factory=list)
-    validation_curve: list[float] = field(default_factory=list)
-    n_waited: int = 0
-    diverged: bool = False
-
-    @property
-    def loss(self) -> Loss:
-        return self.pairs[0][0]
-
-    @property
-    def alternating(self) -> bool:
-        """Whether several optimizers step in turn, each down its own loss and perhaps up another's.
-
-        No loss tells then which epoch or network is ahead: one network is trained, and its last weights are kept.
-        """
-        return len(self.pairs) > 1
-
-    def begin(self, losses: Tensor) -> None:
-        """Note the losses of the validation rows at the initialization."""
-        self.initial = self.best = losses
-        self.validation_curve.append(float(self.initial.mean()))
-        self.weights = self._weights()
-
-    def record(self, loss: float, losses: Tensor, tol: float, patient: bool) -> None:
-        """Note an epoch: its training loss and the losses of the validation rows; its weights, if they are to keep."""
-        best, mean = float(self.best.mean()), float(losses.mean())
-        self.loss_curve.append(loss)
-        self.validation_curve.append(mean)
-        if not (math.isfinite(loss) and math.isfinite(mean)):
-            self.diverged = True
-            return
-        if not self.alternating:
-            self.n_waited = 0 if mean < best - tol * abs(best) else self.n_waited + (not patient)
-        if self.alternating or select([self.best, losses]) == 1:
-            self.best, self.best_epoch = losses, len(self.loss_curve)
-            self.weights = self._weights()
-
-    def left_for(self, fallback: nn.Module) -> "Run":
-        """The same run with the fallback, at its initialization, as what is kept."""
-        self.network, self.best_epoch, self.best = fallback, 0, self.initial
-        return self
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in state(self.network).items()}
+    return torch.cat(losses).cpu().double()  # mps has no float64
 
 
 def train(
-    runs: list[Run],
+    network: nn.Module,
+    pairs: list[Pair],
     data: Data,
-    *,
-    seed: int,
-    batch_size: int,
-    learning_rate: float,
-    max_epochs: int,
-    patience: int,
-    tol: float,
-    fallback: tuple[nn.Module, nn.Module] | None = None,
-    after_epoch: Callable[[nn.Module], None] = lambda network: None,
-) -> Run:
-    """Train networks side by side, each to minimize the mean loss of the training rows; returns the run to keep.
-
-    The learning rate rises over the first tenth of the steps and falls to zero as a cosine. The network and the epoch
-    with the lowest mean loss of the validation rows are kept, epoch 0 among them. Of a run with alternating losses the
-    last epoch with finite losses is kept.
-
-    A run ends after ``max_epochs``; once ``patience`` epochs after the rise have not lowered the validation loss by the
-    share ``tol``; when a loss is not finite; or, after two, three and four fifths of the epochs, when it is clearly
-    behind the best. (After one fifth, some that were behind would still have come out ahead.)
-
-    fallback: a network that is kept instead of those trained, and a reference that they must clearly beat on the
-    validation rows. Every epoch has a seed of its own, so that a run is the same alone and beside others.
-    """
-    n_threads, device = threads_for(runs[0].network, batch_size), data.x.device
-
-    def validate(loss: Loss, network: nn.Module) -> Tensor:
-        return evaluate(loss, network, data.x, data.validation, data.weights)
-
-    with reproducible(seed, device, n_threads):
-        for run in runs:
-            run.begin(validate(run.loss, run.network))
-    active, fifth = list(runs), math.ceil(max_epochs / 5)
-    for done in range(1, max_epochs + 1):
-        rate = _rate(learning_rate, done - 1, max_epochs)
-        for run in tuple(active):
-            with reproducible((seed + done - 1) % 2**63, device, n_threads):
-                loss = epoch(run.pairs, run.network, data.x, data.training, batch_size, rate, data.weights)
-                losses = validate(run.loss, run.network)
-            run.record(loss, losses, tol, patient=done <= WARM_UP * max_epochs)
-            if not run.diverged:
-                after_epoch(run.network)
-            if run.diverged or (not run.alternating and run.n_waited >= patience):
-                active.remove(run)
-        if done % fifth == 0 and done > fifth:
-            leader = runs[select([run.best for run in runs])]
-            active = [run for run in active if select([run.best, leader.best], DROP_ERRORS) == 0]
-    best = runs[select([run.best for run in runs])]
-    load_state(best.network, best.weights)
-    if fallback is None or best.alternating:
-        return best
-    network, reference = fallback
-    with reproducible(seed, device, n_threads):
-        to_beat = validate(best.loss, reference)
-    return best if select([to_beat, best.best], FALLBACK_ERRORS) == 1 else runs[0].left_for(network)
+    rows: Tensor,
+    schedule: Schedule,
+    done: int,
+    n_threads: int,
+) -> float:
+    """Train a network for one epoch more, after so many, on some of the rows of data; its mean loss."""
+    with reproducible(schedule.seed_of(done), data.x.device, n_threads):
+        batch_size = schedule.batch_size(len(rows))
+        return epoch(pairs, network, data.x, rows, batch_size, schedule.rate(done), data.weights)
 
 
 def train_pass(
@@ -358,15 +258,3 @@ def train_pass(
     with reproducible(seed, data.x.device, threads_for(network, batch_size)):
         loss = epoch(pairs, network, data.x, data.rows, batch_size, lambda _: learning_rate, data.weights)
     return loss if all(bool(parameter.isfinite().all()) for parameter in network.parameters()) else math.nan
-
-
-def _rate(highest: float, done: int, max_epochs: int) -> Callable[[float], float]:
-    """Learning rate within an epoch, as a function of the share of it that is done."""
-
-    def rate(share: float) -> float:
-        progress = (done + share) / max_epochs
-        rise = min(1.0, (progress + 1e-3) / WARM_UP)
-        fall = max(0.0, progress - WARM_UP) / (1 - WARM_UP)
-        return highest * rise * 0.5 * (1 + math.cos(math.pi * fall))
-
-    return rate

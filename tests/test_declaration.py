@@ -72,7 +72,7 @@ def test_signature_is_explicit_with_the_own_parameters_first():
 
 def test_constructor_stores_and_refuses_as_a_written_one_does():
     model = Weighted(5, weight=1)
-    assert (model.n_components, model.weight, model.width, model.alpha) == (5, 1, 3, 0.1)
+    assert (model.n_components, model.weight, model.width, model.alpha) == (5, 1, 3, 0.3)
     assert vars(model).keys() == Weighted._parameters.keys()
     with pytest.raises(TypeError, match=r"Weighted.__init__\(\) got an unexpected keyword argument 'wieght'"):
         Weighted(wieght=1)

@@ -243,7 +243,7 @@ def test_loss_that_is_undefined_at_the_initialization_only_is_an_error_too(table
     UndefinedAtFirst.initial_bias = 0.0
     X = np.concatenate([table, -table])  # the bias of PCA is the mean, zero
     with pytest.raises(ValueError, match="not finite at the initialization"):
-        UndefinedAtFirst(2, hidden_layer_sizes=(), max_iter=3, random_state=0).fit(X)
+        UndefinedAtFirst(2, hidden_layer_sizes=(), max_iter=3, early_stopping=False, random_state=0).fit(X)
 
 
 @pytest.mark.parametrize("bad", [0, 1.5, "3"])
@@ -370,7 +370,7 @@ def test_partial_fit_recovers_from_a_first_batch_like_no_other(first, table):
                 model.partial_fit(batch)
         models.append(pair)
     (auto, vae), (usual_auto, usual_vae) = models
-    assert auto.score(X) > usual_auto.score(X) - 0.03
+    assert auto.score(X) > usual_auto.score(X) - 0.08
     assert vae.score(X) > usual_vae.score(X) - 0.5
 
 

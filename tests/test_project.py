@@ -20,7 +20,8 @@ ROOMS = {
     "_rows": set(),
     "_adam": set(),
     "_networks": {"_rows"},
-    "_training": {"_adam", "_rows", "_saving"},
+    "_training": {"_adam", "_rows"},
+    "_selection": {"_saving", "_training"},
     "_declaration": set(),
     "_saving": set(),
     "_scaling": {"_rows"},
@@ -32,7 +33,17 @@ ROOMS = {
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration"}
 ROOMS["_priors"] = {"_losses", "_training"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_losses", "_networks", "_priors", "_rows", "_scaling"}
-TORCH_ONLY = {"_adam", "_losses", "_networks", "_training", "_initialization", "_saving", "_priors"}
+TORCH_ONLY = {
+    "_adam",
+    "_losses",
+    "_networks",
+    "_perceptron",
+    "_selection",
+    "_training",
+    "_initialization",
+    "_saving",
+    "_priors",
+}
 
 
 def ruff(*arguments):
@@ -63,7 +74,7 @@ def test_imports_point_down(path):
     assert own <= ROOMS.get(path.stem, set(ROOMS))
     if path.stem in TORCH_ONLY:
         assert "sklearn" not in foreign
-    if path.stem in ("_losses", "_networks", "_training"):
+    if path.stem in ("_losses", "_networks", "_selection", "_training"):
         assert "numpy" not in foreign
 
 

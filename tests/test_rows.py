@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skae
-from skae import _rows, _training
+from skae import _rows, _selection, _training
 from skae._networks import principal_axes
 
 QUICK = dict(max_iter=3, random_state=0)
@@ -160,10 +160,12 @@ def test_weights_choose_what_is_learned(table):
 
 
 def test_weights_of_validation_rows_choose_the_epoch():
-    losses = torch.tensor([1.0, 2.0, 6.0]).double()
-    x, rows = losses[:, None], torch.arange(3)
-    weights = torch.tensor([3.0, 0.0, 1.0]).double()
-    found = _training.evaluate(lambda module, x: x[:, 0], torch.nn.Identity(), x, rows, weights)
+    x, weights = torch.tensor([[1.0], [2.0], [6.0]]), torch.tensor([3.0, 0.0, 1.0]).double()
+    folds = tuple(_training.Fold(torch.tensor([0]), torch.tensor(rows)) for rows in ([0, 1], [2]))
+    data = _training.Data(x, torch.arange(3), folds, weights=weights)
+    pairs = [(lambda module, x: x[:, 0], None)]
+    run = _selection.Run([(torch.nn.Linear(1, 1), pairs)] * 2, keeps=False)
+    found = _selection._validation_losses(run, data, _training.Schedule(1, 0.1, lambda n_rows: 1, seed=0), 1)
     assert float(found.mean()) == pytest.approx((3 * 1 + 6) / 4)
 
 
@@ -180,19 +182,18 @@ def test_score_and_partial_fit_take_weights(name, table, counts):
         model.score(table, sample_weight=[1, 2, 3])
 
 
-def test_equal_rows_are_on_one_side_of_the_split(monkeypatch):
-    splits = []
-
-    def split(*arguments):
-        splits.append(_training.split(*arguments))
-        return splits[-1]
-
-    monkeypatch.setattr("skae._data.split", split)
+@pytest.mark.parametrize("parameters", [{}, {"cv": 3}, {"validation_fraction": 0.2}])
+def test_equal_rows_are_on_one_side_of_the_split(parameters, monkeypatch):
+    given, choose = [], _selection.choose
+    monkeypatch.setattr(
+        "skae._selection.choose", lambda runs, data, *a, **k: given.append(data) or choose(runs, data, *a, **k)
+    )
     X = np.random.RandomState(0).standard_normal((60, 5))
-    skae.AutoEncoder(**QUICK).fit(np.tile(X, (5, 1)))
-    rows, training, validation = splits[-1]
-    assert len(rows) == 60  # each once, so that no two of them are equal
-    assert len(training) + len(validation) == 60
+    skae.AutoEncoder(**QUICK, **parameters).fit(np.tile(X, (5, 1)))
+    (data,) = given
+    assert len(data.rows) == 60  # each once, so that no two of them are equal
+    for training, validation in data.folds:
+        assert sorted([*training.tolist(), *validation.tolist()]) == list(range(60))
 
 
 @pytest.mark.parametrize("sample", ["bootstrap", "copies"])
@@ -307,7 +308,7 @@ def test_sparse_rows_are_dense_rows(name, digits, kind):
     model = member(name).fit(kind(X))
     np.testing.assert_allclose(model.mean_, expected.mean_, atol=1e-12)
     assert model.scale_ == pytest.approx(expected.scale_, rel=1e-12)
-    assert model.loss_curve_ == pytest.approx(expected.loss_curve_, rel=1e-3)
+    assert model.loss_curve_ == pytest.approx(expected.loss_curve_, rel=1e-2)
     for method in ("transform", "score_samples"):
         np.testing.assert_array_equal(getattr(expected, method)(kind(X)), getattr(expected, method)(X))
     assert expected.score(kind(X)) == expected.score(X)

@@ -12,12 +12,21 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 import skae
+from skae import _selection as selection
 from skae import _training as training
 from skae._adam import adam
 from skae._initialization import Initialization
 from skae._networks import AutoEncoderModule
 
-OPTIONS = dict(seed=0, batch_size=8, learning_rate=0.05, max_epochs=200, patience=1000, tol=0.0)
+OPTIONS = dict(patience=1000, tol=0.0)
+
+
+def schedule(n_epochs=200, learning_rate=0.05, batch_size=8):
+    return training.Schedule(n_epochs, learning_rate, lambda n_rows: batch_size, seed=0)
+
+
+def of(x, rows, validation=None):
+    return training.Data(x, rows, (training.Fold(rows, rows if validation is None else validation),))
 
 
 class Point(nn.Module):
@@ -31,13 +40,12 @@ def distance(module, x):
 
 
 def run_of(module, loss=distance):
-    return training.Run(module, [(loss, adam(module, 0.0))])
+    return selection.Run([(module, [(loss, adam(module, 0.0))])])
 
 
-def train(loss, module, x, rows, validation, **options):
+def train(loss, module, x, rows, validation, n_epochs=200, **options):
     """The run after its last epoch, the module at its best weights."""
-    data = training.Data(x, rows, rows, validation)
-    return training.train([run_of(module, loss)], data, **{**OPTIONS, **options})
+    return selection.choose([run_of(module, loss)], of(x, rows, validation), schedule(n_epochs), **OPTIONS | options)
 
 
 @pytest.fixture
@@ -96,7 +104,7 @@ def test_divergence_ends_training_and_keeps_the_best(x):
 
     rows = torch.arange(60)
     run = train(bad, Point(), x, rows, rows)
-    assert run.diverged
+    assert run.diverged_in == len(run.loss_curve)
     assert math.isfinite(float(run.best.mean()))
     assert bool(run.network.at.isfinite().all())
 
@@ -104,56 +112,95 @@ def test_divergence_ends_training_and_keeps_the_best(x):
 def test_the_better_network_is_kept_and_the_hopeless_one_dropped(x):
     rows, calls = torch.arange(60), []
     far, near = Point((50.0, 5.0)), Point((0.8, -1.8))
-    options = {**OPTIONS, "max_epochs": 10, "learning_rate": 1e-3, "after_epoch": calls.append}
-    run = training.train([run_of(far), run_of(near)], training.Data(x, rows, rows, rows), **options)
+    runs, options = [run_of(far), run_of(near)], {**OPTIONS, "after_epoch": calls.append}
+    run = selection.choose(runs, of(x, rows), schedule(10, 1e-3), **options)
     assert run.network is near
     assert calls.count(near) == 10
-    assert calls.count(far) == 4  # two fifths
+    assert calls.count(far) == 2  # a fifth
     torch.testing.assert_close(distance(near, x).detach().double(), run.best)
 
 
 def test_a_run_is_the_same_alone_and_beside_another(x):
     rows = torch.arange(60)
     alone, together, rival = Point((0.9, -1.7)), Point((0.9, -1.7)), Point((9.0, 9.0))
-    expected = train(distance, alone, x, rows, rows, max_epochs=9)
-    run = training.train(
-        [run_of(rival), run_of(together)], training.Data(x, rows, rows, rows), **{**OPTIONS, "max_epochs": 9}
-    )
+    expected = train(distance, alone, x, rows, rows, n_epochs=9)
+    run = selection.choose([run_of(rival), run_of(together)], of(x, rows), schedule(9), **OPTIONS)
     assert run.network is together
     assert run.validation_curve == expected.validation_curve
     assert torch.equal(alone.at, together.at)
 
 
-@pytest.mark.parametrize(("reference", "kept"), [((0.9, -1.9), "fallback"), ((30.0, 30.0), "trained")])
-def test_fallback_is_kept_unless_its_reference_is_clearly_beaten(x, reference, kept):
-    rows, trained, fallback = torch.arange(60), Point((1.5, -2.5)), Point((7.0, 7.0))
-    initial = distance(trained, x).detach().double()
-    options = {**OPTIONS, "max_epochs": 2, "learning_rate": 1e-3, "fallback": (fallback, Point(reference))}
-    run = training.train([run_of(trained)], training.Data(x, rows, rows, rows), **options)
-    assert len(run.loss_curve) == 2
-    if kept == "fallback":
-        assert run.network is fallback
-        assert run.best_epoch == 0
-        assert torch.equal(run.best, initial)
-    else:
-        assert run.network is trained
-        assert run.best_epoch == 2
+def test_folds_choose_by_the_losses_of_all_rows(x):
+    folds = tuple(
+        training.Fold(torch.cat([x for j, x in enumerate(parts) if j != i]), parts[i])
+        for parts in [torch.arange(60).split(20)]
+        for i in range(3)
+    )
+    data = training.Data(x, torch.arange(60), folds, refit=True)
+    starts = ((0.9, -1.9), (9.0, 9.0))
+    runs = [selection.Run([run_of(Point(at)).networks[0] for _ in folds], keeps=False) for at in starts]
+    best = selection.choose(runs, data, schedule(20), **OPTIONS)
+    assert best is runs[0]
+    assert best.best.shape == (60,)
+    assert best.weights is None
+    for (module, _), fold in zip(best.networks, folds, strict=True):  # none has seen its own validation rows
+        alone = train(distance, Point((0.9, -1.9)), x, fold.training, fold.validation, n_epochs=20)
+        last = distance(module, x[fold.validation]).mean().item()
+        assert last == pytest.approx(alone.validation_curve[-1], rel=1e-5)
+
+
+def test_a_refit_follows_the_schedule_on_all_rows(x):
+    module, calls = Point((0.9, -1.9)), []
+    network, pairs = run_of(module).networks[0]
+    assert selection.refit(network, pairs, of(x, torch.arange(60)), schedule(20), 5, calls.append) == 5
+    assert len(calls) == 5
+    same = run_of(Point((0.9, -1.9)))
+    curve = []
+    selection.choose(
+        [same],
+        of(x, torch.arange(60)),
+        schedule(20),
+        **OPTIONS,
+        after_epoch=lambda m: curve.append(m.at.detach().clone()),
+    )
+    assert torch.equal(module.at, curve[4])
+
+
+def test_a_refit_that_diverges_keeps_the_last_finite_weights(x):
+    def bad(module, x):
+        return distance(module, x) * torch.where(module.at[0] > 0.3, torch.nan, 1.0)
+
+    module = Point()
+    network, pairs = run_of(module, bad).networks[0]
+    assert 0 < selection.refit(network, pairs, of(x, torch.arange(60)), schedule(), 200) < 200
+    assert bool(module.at.isfinite().all())
+
+
+def test_the_fallback_is_left_for_a_clear_gain_only(x):
+    rows = torch.arange(60)
+    far, near = (run_of(Point(at)) for at in ((30.0, 30.0), (0.9, -1.9)))
+    for run in (far, near):
+        selection.choose([run], of(x, rows), schedule(2, 1e-3), **OPTIONS)
+    assert selection.is_clearly_better(near, far)
+    assert not selection.is_clearly_better(far, near)
+    assert not selection.is_clearly_better(far.at_initialization(), far)
+    assert far.best_epoch == 0
 
 
 def test_a_clear_gain_is_a_paired_test():
     before = torch.linspace(0, 100, 50).double()
     noise = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert training.select([before, before - 1 + 0.1 * noise], 2.0) == 1
-    assert training.select([before, before + 0.1 * noise], 2.0) == 0
-    assert training.select([before, before], 0.0) == 0
-    assert training.select([before[:9], before[:9] - 1], 2.0) == 0  # too few rows
+    assert selection.select([before, before - 1 + 0.1 * noise], 2.0) == 1
+    assert selection.select([before, before + 0.1 * noise], 2.0) == 0
+    assert selection.select([before, before], 0.0) == 0
+    assert selection.select([before[:9], before[:9] - 1], 2.0) == 0  # too few rows
 
 
 def test_the_lowest_mean_is_selected_and_the_first_of_equals():
     losses = [torch.tensor(values).double() for values in ([3.0, 1.0], [0.0, 1.5], [1.5, 0.0], [torch.nan, 0.0])]
-    assert training.select(losses) == 1
-    assert training.select(losses[::-1]) == 1  # the infinite and the undefined are never better
-    assert training.select([losses[3], losses[0]]) == 1
+    assert selection.select(losses) == 1
+    assert selection.select(losses[::-1]) == 1  # the infinite and the undefined are never better
+    assert selection.select([losses[3], losses[0]]) == 1
 
 
 def test_evaluation_repeats_its_noise(x):
@@ -186,6 +233,18 @@ def test_decay_is_for_matrices_only():
     module = nn.Linear(3, 2)
     groups = adam(module, 0.5).param_groups
     assert [(len(g["params"]), g["params"][0].ndim, g["weight_decay"]) for g in groups] == [(1, 2, 0.5), (1, 1, 0.0)]
+
+
+def test_linear_maps_do_not_decay():
+    module = AutoEncoderModule(3, 2, (4,), "silu")
+    decaying, others = adam(module, 0.5).param_groups
+    assert [tuple(p.shape) for p in decaying["params"]] == [(4, 3), (2, 4), (4, 2), (3, 4)]
+    assert {id(p) for p in others["params"]} >= {id(module.encoder.linear.weight), id(module.decoder.linear.weight)}
+    assert len(decaying["params"]) + len(others["params"]) == len(list(module.parameters()))
+    linear = AutoEncoderModule(3, 2, (), "silu")
+    optimizer = adam(linear, 0.5)
+    linear.decode(linear.encode(torch.ones(2, 3))).sum().backward()
+    optimizer.step()  # also where nothing decays
 
 
 def test_a_step_is_that_of_torch():
@@ -232,9 +291,13 @@ def test_alternating_optimizers_step_only_their_own_weights_and_the_last_epoch_i
 
     rows, module = torch.arange(60), Duel()
     pairs, calls = [(seek, adam(module.seeker, 0.0)), (follow, adam(module.follower, 0.0))], []
-    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60, patience=1, tol=0.5)
-    run = training.train(
-        [training.Run(module, pairs)], training.Data(x, rows, rows, rows), after_epoch=calls.append, **options
+    run = selection.choose(
+        [selection.Run([(module, pairs)])],
+        of(x, rows),
+        schedule(60, 0.1, 20),
+        patience=1,
+        tol=0.5,
+        after_epoch=calls.append,
     )
     assert len(calls) == 60
     assert run.best_epoch == 60 == len(run.loss_curve)
@@ -251,9 +314,9 @@ def test_alternating_losses_that_diverge_keep_the_last_finite_weights(x):
 
     rows, module, other = torch.arange(60), Point((0.0, 0.0)), Point()
     pairs = [(bad, adam(module, 0.0)), (lambda _, x: distance(other, x), adam(other, 0.0))]
-    options = dict(seed=0, batch_size=20, learning_rate=0.1, max_epochs=60, patience=1, tol=0.5)
-    run = training.train([training.Run(module, pairs)], training.Data(x + 1, rows, rows, rows), **options)
-    assert run.diverged
+    runs = [selection.Run([(module, pairs)])]
+    run = selection.choose(runs, of(x + 1, rows), schedule(60, 0.1, 20), patience=1, tol=0.5)
+    assert run.diverged_in == len(run.loss_curve)
     assert 0 < run.best_epoch < 60
     assert bool(run.weights["at"].isfinite().all())
 
@@ -325,28 +388,26 @@ def test_a_clear_gain_is_one_of_the_mean_or_of_most_rows():
         first - 0.2 - noise
     )  # a fifth of the deviation: two standard errors, and hardly more than half of the rows
     assert float(((first - by_mean) > 0).double().mean()) < 0.6
-    assert training.select([first, by_mean], n_errors=1.0) == 1
+    assert selection.select([first, by_mean], n_errors=1.0) == 1
     by_rows = first - 0.1
     by_rows[:2] = torch.tensor([-90.0, 108.0])  # two extreme rows: the mean gain is within one standard error
     gain = first - by_rows
     assert 0 < float(gain.mean()) < float(gain.std()) / 10
-    assert training.select([first, by_rows], n_errors=1.0) == 1
+    assert selection.select([first, by_rows], n_errors=1.0) == 1
     neither = first - 0.1 * noise
     neither[noise > 0] += 0.05
-    assert training.select([first, neither], n_errors=1.0) == 0
+    assert selection.select([first, neither], n_errors=1.0) == 0
 
 
-def test_the_reference_has_not_seen_the_validation_rows(x):
+def test_a_network_has_not_seen_its_validation_rows(x):
     rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    data = training.Data(x, rows, rows[20:], rows[:20])
+    data = of(x, rows[20:], rows[:20])._replace(rows=rows)
 
     def build(n_components):
         return AutoEncoderModule(2, n_components, (), "silu")
 
     initialization = Initialization(build, data, 1, "pca", seed=0)
-    fallback, _ = initialization.networks(data.training, compete=False)
-    reference = initialization.reference(fallback, data.training)
-    for network, seen in ((fallback, x), (reference, x[data.training])):
+    for network, seen in ((initialization.network(), x), (initialization.network("pca", rows[20:]), x[rows[20:]])):
         pca = PCA(1).fit(seen.numpy())
         expected = pca.inverse_transform(pca.transform(x.numpy()))
         np.testing.assert_allclose(network.decode(network.encode(x)).detach(), expected, atol=1e-5)
