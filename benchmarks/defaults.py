@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from pca_fallback import BUNDLED, PICTURES, load
+from pca_fallback import BUNDLED, PICTURES, load, scaled
 from sklearn.decomposition import PCA
 from sklearn.metrics import r2_score
 
@@ -31,12 +31,7 @@ TEST_ROWS = 3000
 def split(X, picture, n_train, seed):
     """Scaled training and test rows."""
     order = np.random.RandomState(seed).permutation(len(X))
-    train, test = X[order[:n_train]], X[order[n_train:][:TEST_ROWS]]
-    if picture:
-        return train / train.max(), test / train.max()
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    deviation[deviation == 0] = 1
-    return (train - mean) / deviation, (test - mean) / deviation
+    return scaled(X[order[:n_train]], X[order[n_train:][:TEST_ROWS]], picture)
 
 
 def measure(name, folder, n_train, n_components, seed, method, parameters):

@@ -53,8 +53,12 @@ def split(name, folder, seed, limit):
     X = load(name, folder)
     if limit and len(X) > limit:
         X = X[np.random.RandomState(seed).choice(len(X), limit, replace=False)]
-    train, test = train_test_split(X, test_size=0.25, random_state=seed)
-    if name in PICTURES:
+    return scaled(*train_test_split(X, test_size=0.25, random_state=seed), name in PICTURES)
+
+
+def scaled(train, test, pictures):
+    """Rows standardized by the training rows, or divided by their maximum."""
+    if pictures:
         return train / train.max(), test / train.max()
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     deviation[deviation == 0] = 1
