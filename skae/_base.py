@@ -19,7 +19,7 @@ from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
 from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
-from ._rows import Sample, checked_groups, checked_weights, distinct, rows_at_once, stacked
+from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
 from ._selection import LEAST_ROWS, select_and_train
@@ -143,10 +143,7 @@ class BaseAutoEncoder(
             held_out = given_validation(self, scaler, X_val, sample_weight_val)
             groups, seed = checked_groups(groups, valid), self._seed()
             splits = self._splits(X, y, groups) if held_out is None else None
-            if splits is None:
-                sample, folds = distinct(valid, weights, groups), None
-            else:
-                sample, folds = sample_and_folds(valid, weights, groups, splits, seed)
+            sample, folds = sample_and_folds(valid, weights, groups, splits, seed)
             if not continuing:
                 scaler.fit(sample.X, sample.weights)
             data = self._data(sample, folds, held_out, scaler, seed)

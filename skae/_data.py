@@ -19,9 +19,11 @@ def _tensor(array):
 def sample_and_folds(X, weights, groups, splits, seed):
     """Each row once, and pairs of training and validation rows: of so many folds, or as splits of all rows have them.
 
-    Folds are of whole groups and in random order. Equal rows count as one where they are on the same sides of all
-    splits.
+    None without splits. Folds are of whole groups and in random order. Equal rows count as one where they are on the
+    same sides of all splits.
     """
+    if splits is None:
+        return distinct(X, weights, groups), None
     if isinstance(splits, numbers.Integral):
         sample = distinct(X, weights, groups)
         _check_groups(sample.groups)

@@ -130,10 +130,10 @@ def epoch(
     else:
         order = in_proportion(rows, weights[rows.cpu()], len(rows))
     for start in range(0, len(rows), batch_size):
-        batch = x[order[start : start + batch_size]]
+        batch, rate = x[order[start : start + batch_size]], learning_rate(start / len(rows))
         for place, (loss, optimizer) in enumerate(pairs):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(start / len(rows))
+                group["lr"] = rate
             value = loss(module, batch).mean()
             optimizer.zero_grad()
             value.backward()
