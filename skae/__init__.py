@@ -7,6 +7,7 @@ from ._conditional import ConditionalVAE
 from ._contractive import ContractiveAutoEncoder
 from ._declaration import parameter as parameter
 from ._denoising import DenoisingAutoEncoder
+from ._imputer import AutoEncoderImputer
 from ._sparse import SparseAutoEncoder
 from ._variational import VAE
 from ._vector_quantized import VQVAE
@@ -14,6 +15,7 @@ from ._vector_quantized import VQVAE
 __all__ = [
     "AdversarialAutoEncoder",
     "AutoEncoder",
+    "AutoEncoderImputer",
     "BaseAutoEncoder",
     "ConditionalVAE",
     "ContractiveAutoEncoder",

@@ -11,8 +11,9 @@ from ._adam import adam
 from ._base import BaseAutoEncoder
 from ._declaration import parameter
 from ._fitted import checked_draws
+from ._layers import perceptron
 from ._losses import fake_loss, real_loss, squared_error
-from ._networks import AutoEncoderModule, perceptron
+from ._networks import AutoEncoderModule
 
 # Of Adam, for both losses.
 BETAS = (0.5, 0.9)
@@ -105,8 +106,8 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
             (self._adversary_loss, adam(module.adversary, self.alpha, BETAS)),
         ]
 
-    def _build_module(self, n_features, n_components, scale):
-        return AdversarialModule(n_features, n_components, self._hidden_layer_sizes(), self.activation)
+    def _build_module(self, n_features, n_components, scale, **options):
+        return AdversarialModule(n_features, n_components, self._hidden_layer_sizes(), self.activation, **options)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw new rows: decoded draws of the prior.
@@ -138,8 +139,8 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
 class AdversarialModule(AutoEncoderModule):
     """An autoencoder, whose codes have the units of the prior, and the discriminator of these codes."""
 
-    def __init__(self, n_features, n_components, hidden_layer_sizes, activation):
-        super().__init__(n_features, n_components, hidden_layer_sizes, activation)
+    def __init__(self, n_features, n_components, hidden_layer_sizes, activation, **options):
+        super().__init__(n_features, n_components, hidden_layer_sizes, activation, **options)
         self.code_scale = None
         sizes = hidden_layer_sizes or (128, 64)  # a linear discriminator would see nothing but means
         self.adversary = perceptron((n_components, *sizes, 1), activation)

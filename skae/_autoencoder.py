@@ -65,10 +65,10 @@ class AutoEncoder(BaseAutoEncoder):
             return binary_cross_entropy(x, module.logits(z))
         return squared_error(x, module.decode(z))
 
-    def _build_module(self, n_features, n_components, scale):
+    def _build_module(self, n_features, n_components, scale, **options):
         probabilities = self.loss == "binary_cross_entropy"
         sizes = self._hidden_layer_sizes()
-        return AutoEncoderModule(n_features, n_components, sizes, self.activation, probabilities)
+        return AutoEncoderModule(n_features, n_components, sizes, self.activation, probabilities, **options)
 
     def _build_scaler(self):
         return Scaler(probabilities=self.loss == "binary_cross_entropy")

@@ -23,6 +23,7 @@ from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacke
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
 from ._selection import LEAST_ROWS, select_and_train
+from ._tables import scaler_for
 from ._training import Schedule, ordinary_modes, train_pass
 
 __all__ = ["BaseAutoEncoder"]
@@ -75,9 +76,9 @@ class BaseAutoEncoder(
     def _loss(self, module, x):
         """Objective of each row of a batch, shape (batch,)."""
 
-    def _build_module(self, n_features, n_components, scale):
-        """The network, with random weights, for rows of X divided by scale."""
-        return AutoEncoderModule(n_features, n_components, self._hidden_layer_sizes(), self.activation)
+    def _build_module(self, n_features, n_components, scale, **options):
+        """The network, with random weights, for rows of X divided by scale; options: columns, if X is a table."""
+        return AutoEncoderModule(n_features, n_components, self._hidden_layer_sizes(), self.activation, **options)
 
     def _build_scaler(self):
         """The scaler, before it has seen X."""
@@ -226,7 +227,7 @@ class BaseAutoEncoder(
 
     def _check(self, X, weights, continuing):
         """The scaler, not yet fitted unless training continues, and X as the scaler takes it."""
-        scaler = self._scaler_ if continuing else self._build_scaler()
+        scaler = self._scaler_ if continuing else scaler_for(self, X)
         X = scaler.validate(self, X, reset=not continuing, weights=weights)
         self._check_parameters()
         if continuing:
@@ -239,8 +240,11 @@ class BaseAutoEncoder(
             return
         n_columns = len(scaler.mean_)
         parts = data.rows.split(rows_at_once(n_columns))
-        squares = sum(float(data.x[part][:, :n_columns].cpu().double().square().sum()) for part in parts)
-        size = math.sqrt(squares / (len(data.rows) * n_columns))
+        squares, n_cells = 0.0, 0
+        for part in parts:
+            values = data.x[part][:, :n_columns].cpu().double()
+            squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
+        size = math.sqrt(squares / max(n_cells, 1))
         if not 0.1 < size < 10:
             warnings.warn(
                 f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "

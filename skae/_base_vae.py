@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,17 +15,20 @@ from sklearn.utils.validation import check_is_fitted
 from ._base import BaseAutoEncoder
 from ._declaration import parameter
 from ._fitted import checked_draws
+from ._imputation import Imputes, standard_normal_draws
 from ._losses import (
     bernoulli_log_likelihood,
+    categorical_log_likelihood,
     gaussian_log_likelihood,
     normal_log_density,
     reparameterize,
     standard_normal_kl,
     standard_normal_log_density,
+    with_noise,
 )
 from ._networks import VariationalModule
 from ._priors import NormalPrior
-from ._rows import NUMBERS_AT_ONCE, checked_weights
+from ._rows import NUMBERS_AT_ONCE, TableRows, checked_weights
 from ._scaling import Scaler
 
 # Rows times draws that pass through the decoder together, fewer where rows are wide: for speed and memory only.
@@ -33,10 +37,12 @@ DRAWS_AT_ONCE = 4096
 LEAST_VARIANCE = 0.01
 # Fewer rows than this do not tell whether it varies.
 ROWS_TO_JUDGE = 10
+# Draws in the bound of rows in which cells are missing.
+DRAWS_IF_MISSING = 10
 
 
-class BaseVAE(BaseAutoEncoder):
-    """Base of the members with a posterior, a likelihood and a bound.
+class BaseVAE(Imputes, BaseAutoEncoder):
+    r"""Base of the members with a posterior, a likelihood and a bound.
 
     Parameters
     ----------
@@ -50,6 +56,13 @@ class BaseVAE(BaseAutoEncoder):
     beta : float, default=1.0
         Weight of the divergence (Higgins et al. 2017, "beta-VAE", ICLR, eq. 4). A larger weight makes the distribution
         of the codes more like the prior and the reconstruction less exact.
+
+    n_draws : int or "auto", default="auto"
+        Draws of the code of each row in the bound that is maximized. One gives the evidence lower bound with its
+        divergence in closed form; K give :math:`\ln \frac{1}{K} \sum_k p(x, z_k) / q(z_k | x)` (Burda et al. 2016,
+        eq. 8), which is tighter and passes K times through the decoder; it needs ``beta=1``. "auto" is 10 if cells of X
+        are missing, where a posterior given few cells is wide (Mattei and Frellsen 2019, "MIWAE", ICML, eq. 4 to 6),
+        and otherwise one.
 
     Attributes
     ----------
@@ -67,19 +80,45 @@ class BaseVAE(BaseAutoEncoder):
         None, Interval(Real, 0, None, closed="neither"), default=None, defines_network=True
     )
     beta: float = parameter(Interval(Real, 0, None, closed="left"), default=1.0)
+    n_draws: int | str = parameter(StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), default="auto")
 
     def _loss(self, module, x):
-        mean, log_var = module.posterior(x)
-        z = reparameterize(mean, log_var)
-        return -self._log_likelihood(module, x, z) + self.beta * standard_normal_kl(mean, log_var)
+        posterior = module.posterior(x)
+        if self._n_draws(module) > 1:
+            return -self._importance_weighted_bound(module, x, posterior)
+        z = reparameterize(*posterior)
+        return -self._log_likelihood(module, x, z) + self.beta * standard_normal_kl(*posterior)
 
-    def _log_likelihood(self, module, x, z):
-        x, z = module.modelled(x), module.with_condition(z, x)
+    def _n_draws(self, module):
+        if self.n_draws != "auto":
+            return self.n_draws
+        return (
+            DRAWS_IF_MISSING
+            if getattr(module, "fills", False) and self.beta == 1 and not getattr(self, "free_bits", 0)
+            else 1
+        )
+
+    def _importance_weighted_bound(self, module, x, posterior):
+        z = with_noise(torch.randn(self._n_draws(module), *posterior[0].shape).to(posterior[0]), *posterior)
+        return self._log_weights(module, x, posterior, z).logsumexp(0) - math.log(len(z))
+
+    def _log_weights(self, module, x, posterior, z, y=None):
+        """Logarithm of p(x, z) / q(z | x) for draws z, (n_draws, batch, n_components); y: the decoder's outputs."""
+        log_joint = self._log_likelihood(module, x, z, y) + module.prior.log_density(module, z)
+        return log_joint - normal_log_density(z, *posterior)
+
+    def _log_likelihood(self, module, x, z, y=None):
+        y = module.outputs(module.with_condition(z, x)) if y is None else y
+        x = module.modelled(x)
         if module.probabilities:
-            return bernoulli_log_likelihood(x, module.logits(z))
-        return gaussian_log_likelihood(x, module.decode(z), module.log_noise)
+            return bernoulli_log_likelihood(x, y)
+        if module.has_categories:
+            numbers = module.numbers
+            log_density = gaussian_log_likelihood(x[..., numbers], y[..., numbers], module.log_noise[numbers])
+            return log_density + categorical_log_likelihood(x, y, module.members)
+        return gaussian_log_likelihood(x, y, module.log_noise)
 
-    def _build_module(self, n_features, n_components, scale, module=VariationalModule):
+    def _build_module(self, n_features, n_components, scale, module=VariationalModule, **options):
         module = module(
             n_features,
             n_components,
@@ -88,6 +127,7 @@ class BaseVAE(BaseAutoEncoder):
             probabilities=self.likelihood == "bernoulli",
             noise_variance=None if self.noise_variance is None else self.noise_variance / scale**2,
             beta=self.beta,
+            **options,
         )
         module.prior = NormalPrior()
         return module
@@ -181,9 +221,9 @@ class BaseVAE(BaseAutoEncoder):
         """
         X = self._validate(X)
         bound = self._bound(X, n_draws, lambda log_weights: log_weights.mean(0))
-        divergence = self._map(X, lambda x: standard_normal_kl(*self._posterior(x)[1:]), None)
+        divergence = self._map(X, lambda x: standard_normal_kl(*self._posterior(x)[1]), None)
 
-        def difference(x, mean, log_var, z):
+        def difference(x, posterior, z):
             return standard_normal_log_density(z) - self.module_.prior.log_density(self.module_, z)
 
         divergence += self._over_draws(X, n_draws, difference, lambda values: values.mean(0))
@@ -241,7 +281,17 @@ class BaseVAE(BaseAutoEncoder):
         """
         check_is_fitted(self)
         n_samples, rng = checked_draws(n_samples, random_state)
-        return self._add_noise(self.inverse_transform(self._draw_codes(n_samples, rng)), rng)
+        codes = self._draw_codes(n_samples, rng)
+        if self._scaler_._columns_ is not None:
+            return self._scaler_.table(self._map(codes, partial(self._draw_rows, rng), self.n_features_in_))
+        return self._add_noise(self.inverse_transform(codes), rng)
+
+    def _draw_rows(self, rng, z):
+        shape = len(z), self._scaler_.n_inputs
+        normal, uniform = (
+            torch.as_tensor(draws).to(z) for draws in (rng.standard_normal(shape), rng.random_sample(shape))
+        )
+        return self._scaler_.inverse_transform(self.module_.drawn(z, normal, uniform))
 
     def _draw_codes(self, n_samples, rng):
         """Codes from the prior, shape (n_samples, n_components_)."""
@@ -257,37 +307,35 @@ class BaseVAE(BaseAutoEncoder):
         return mean + math.sqrt(self.noise_variance_) * rng.standard_normal(mean.shape)
 
     def _posterior(self, x):
-        """Scaled x, and mean and log-variance of its posterior."""
+        """Scaled x, and its posterior: mean, log-variance and perhaps a factor."""
         x = self._scaler_.transform(x)
-        return x, *self.module_.posterior(x)
+        observed = self._observed(x)
+        return x if observed is x else TableRows.of(x), self.module_.posterior(observed)
 
     def _bound(self, X, n_draws, combine):
         """Combine the log-weights, shape (n_draws, n_rows), into a value for each row of a valid X."""
 
-        def log_weights(x, mean, log_var, z):
-            module = self.module_
-            log_joint = self._log_likelihood(module, x, z) + module.prior.log_density(module, z)
-            return log_joint - normal_log_density(z, mean, log_var)
+        def log_weights(x, posterior, z):
+            return self._log_weights(self.module_, x, posterior, z)
 
-        # the density of X is that of X / scale_, divided by scale_ for every feature
-        change_of_scale = len(self.mean_) * math.log(self.scale_) if not self.module_.probabilities else 0.0
-        return self._over_draws(X, n_draws, log_weights, combine) - change_of_scale
+        bound = self._over_draws(X, n_draws, log_weights, combine)
+        return bound if self.module_.probabilities else bound - self._scaler_.log_scale(X)
 
     def _over_draws(self, X, n_draws, function, combine):
-        """Combine what a function of (x, mean, log_var, z) gives for draws z of the posterior of each row."""
+        """Combine what a function of (x, posterior, z) gives for draws z of the posterior of each row."""
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
-        noise = _standard_normal_draws(n_draws, self.n_components_)
+        noise = standard_normal_draws(n_draws, self.n_components_)
         # of each draw of a code: what the decoder gives, or its distances from the parts of the prior
         width = max(len(self.mean_), self.module_.prior.n_parts * self.n_components_)
         at_once = min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // width)
 
         def combined(x):
-            x, mean, log_var = self._posterior(x)
+            x, posterior = self._posterior(x)
             values = []
             for draws in torch.as_tensor(noise).to(x).split(max(1, at_once // len(x))):
-                z = mean + (0.5 * log_var).exp() * draws[:, None]
-                values.append(function(x, mean, log_var, z))
+                z = with_noise(draws[:, None].expand(-1, *posterior[0].shape), *posterior)
+                values.append(function(x, posterior, z))
             return combine(torch.cat(values))
 
         return self._map(X, combined, None, width)
@@ -297,10 +345,3 @@ def _varies(X):
     """Whether the rows of a dense or sparse array differ."""
     ranges = X.max(axis=0) - X.min(axis=0)
     return bool(ranges.count_nonzero() if sparse.issparse(ranges) else ranges.any())
-
-
-def _standard_normal_draws(n_draws, n_components):
-    """Scrambled Sobol points as normal draws: each is N(0, I), together they average better than independent ones."""
-    uniform = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0).draw(n_draws, dtype=torch.float64)
-    least = 2.0**-31  # the points are multiples of 2^-30
-    return torch.special.ndtri(uniform.clamp(least, 1 - least)).numpy()

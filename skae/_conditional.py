@@ -15,9 +15,11 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._base_vae import BaseVAE
+from ._columns import categorical_columns
 from ._declaration import parameter
 from ._fitted import checked_draws
-from ._networks import LinearPlusPerceptron, VariationalModule, principal_axes
+from ._layers import LinearPlusPerceptron
+from ._networks import VariationalModule
 from ._scaling import Scaler
 
 
@@ -101,9 +103,9 @@ class ConditionalVAE(BaseVAE):
     condition_features: object = parameter("array-like", None, default=None, defines_network=True)
     categorical_features: object = parameter(StrOptions({"auto"}), "array-like", default="auto", defines_network=True)
 
-    def _build_module(self, n_features, n_components, scale, n_conditions):
+    def _build_module(self, n_features, n_components, scale, n_conditions, **options):
         module = partial(ConditionalModule, n_conditions)
-        return super()._build_module(n_features - n_conditions, n_components, scale, module)
+        return super()._build_module(n_features - n_conditions, n_components, scale, module, **options)
 
     def _build_scaler(self):
         probabilities = self.likelihood == "bernoulli"
@@ -176,6 +178,8 @@ class ConditionalVAE(BaseVAE):
         """
         Z = self._validate_codes(X)
         table = self._given(condition, len(Z))
+        if self.condition_encoder_ is None:
+            return super().inverse_transform(X)
         return self._rows(self._decode_given(Z, table), table)
 
     def sample(self, n_samples=1, condition=None, random_state=None):
@@ -206,6 +210,8 @@ class ConditionalVAE(BaseVAE):
         check_is_fitted(self)
         n_samples, rng = checked_draws(n_samples, random_state)
         table = self._given(condition, n_samples)
+        if self.condition_encoder_ is None:
+            return super().sample(n_samples, rng)
         mean = self._decode_given(self._draw_codes(n_samples, rng), table)
         return self._rows(self._add_noise(mean, rng), table)
 
@@ -229,6 +235,11 @@ class ConditionalScaler(Scaler):
         self.condition_features, self.categorical_features = condition_features, categorical_features
         self.condition_indices_, self.condition_encoder_, self.n_conditions_ = np.empty(0, dtype=int), None, 0
 
+    @property
+    def takes_tables(self):
+        """Without a condition; with one, the scaler encodes its categories and the other columns are numbers."""
+        return self.condition_features is None or len(self.condition_features) == 0
+
     def validate(self, estimator, X, reset, new=False, weights=None):
         """The modelled columns and the encoded condition of X, side by side."""
         fits = reset and self.condition_features is not None and len(self.condition_features) > 0
@@ -247,7 +258,13 @@ class ConditionalScaler(Scaler):
             self._fit_condition(X, n_features, weights)
         condition = self.encode_condition(self._condition_of(X))
         rest = np.setdiff1d(np.arange(n_features), self.condition_indices_)
-        modelled = check_array(_safe_indexing(X, rest, axis=1), dtype=[np.float64, np.float32], input_name="X")
+        modelled = _safe_indexing(X, rest, axis=1)
+        if categorical_columns(modelled, "auto") is not None:
+            raise ValueError(
+                "ConditionalVAE with condition_features models numbers, and takes categories as a condition only. Add "
+                "the other categorical columns to condition_features or encode them as numbers."
+            )
+        modelled = check_array(modelled, dtype=[np.float64, np.float32], input_name="X")
         return np.hstack([self._in_range(modelled, new), condition.astype(modelled.dtype)])
 
     def _fit_condition(self, X, n_features, weights):
@@ -338,7 +355,7 @@ class ConditionalModule(VariationalModule):
         if self.n_conditions:
             modelled, condition = x.tensor_split([x.shape[1] - self.n_conditions], dim=1)
             x = modelled - condition @ slopes(modelled, condition, rows, weights)
-        return principal_axes(x, n_axes, rows, weights)
+        return super().principal_axes(x, n_axes, rows, weights)
 
     def initialize(self, x, rows, axes):
         super().initialize(x, rows, axes)

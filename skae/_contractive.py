@@ -80,7 +80,7 @@ def encode_with_jacobian(encoder, x):
     than the first layer: :math:`\lVert W + M W_1 \rVert^2` only needs the products :math:`W_1 W_1^T` and
     :math:`W W_1^T`.
     """
-    W = encoder.linear.weight
+    x, W = encoder.inputs(x), encoder.linear.weight
     z = encoder.linear(x)
     if encoder.perceptron is None:
         return z, W.square().sum().expand(len(x))

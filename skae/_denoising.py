@@ -1,5 +1,6 @@
 """DenoisingAutoEncoder: reconstructs clean rows from noisy ones."""
 
+import math
 from numbers import Real
 
 import torch
@@ -62,22 +63,28 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
     noise_level: float = parameter(Interval(Real, 0, None, closed="left"), default=0.1)
 
     def _loss(self, module, x):
-        return squared_error(x, module.decode(module.encode(self._corrupt(x))))
+        return squared_error(x, module.decode(module.encode(self._corrupt(x, getattr(module, "columns", None)))))
 
-    def _corrupt(self, x):
-        """A noisy copy of a batch; its columns have mean zero."""
+    def _corrupt(self, x, columns=None):
+        """A noisy copy of a batch; its columns have mean zero. columns: those of a table, whose inputs go together."""
         if self.noise == "gaussian":
             return x + self.noise_level * torch.randn_like(x)
-        replaced = torch.rand_like(x) < self.noise_level
+        cells = x if columns is None else x[:, : len(columns.sizes)]
+        places = slice(None) if columns is None else columns.column_of_input.to(x.device)
+        replaced = (torch.rand_like(cells) < self.noise_level)[:, places]
         if self.noise == "masking":
             other = torch.zeros_like(x)
         elif self.noise == "salt_and_pepper":
-            other = torch.where(torch.rand_like(x) < 0.5, x.amin(0), x.amax(0))
+            least, most = x.amin(0), x.amax(0)
+            if columns is not None and columns.missing:
+                least, most = (x.nan_to_num(sign * math.inf).mul(sign).amin(0).mul(sign) for sign in (1, -1))
+            other = torch.where(torch.rand_like(cells)[:, places] < 0.5, least, most)
         else:
             n_rows = len(x)
-            shift = torch.randint(1, max(n_rows, 2), x.shape, device=x.device)
+            shift = torch.randint(1, max(n_rows, 2), cells.shape, device=x.device)[:, places]
             other = x.gather(0, (torch.arange(n_rows, device=x.device)[:, None] + shift) % n_rows)
-        return torch.where(replaced, other, x)
+        noisy = torch.where(replaced, other, x)
+        return noisy if columns is None or not columns.missing else torch.where(x.isnan(), x, noisy)
 
     def _check_parameters(self):
         super()._check_parameters()

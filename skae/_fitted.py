@@ -1,21 +1,27 @@
 """What a fitted estimator does with its network: encode, decode, score, and travel in a pickle."""
 
+import inspect
 import warnings
 from numbers import Integral
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn import config_context
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from ._rows import checked_weights, dense, rows_at_once
+from ._rows import TableRows, checked_weights, dense, rows_at_once
 from ._saving import load_module_arrays, module_arrays
+from ._tables import fitted_scaler
 from ._training import reproducible
 
 __all__ = ["FittedNetwork", "checked_draws", "for_inference"]
+
+# How often a network that was fitted to complete rows reconstructs what is missing of others.
+N_RECONSTRUCTIONS = 30
 
 
 class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -66,7 +72,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ValueError
             If X has another number of columns than `n_components_`, or NaN or infinity.
         """
-        return self._map(self._validate_codes(X), self._decode, self.n_features_in_)
+        return self._scaler_.table(self._map(self._validate_codes(X), self._decode, self.n_features_in_))
 
     def _validate_codes(self, X):
         check_is_fitted(self)
@@ -145,13 +151,21 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Of each column, from its mean and from the reconstruction, in units of `scale_`, where squares are finite."""
 
         def weighted(function):
-            return sum(function(x, torch.as_tensor(weights[rows, None]).to(x)) for rows, x in self._pieces(X))
+            return sum(
+                torch.where(self._inputs(x).isnan(), 0, torch.as_tensor(weights[rows, None]).to(x) * function(x)).sum(0)
+                for rows, x in self._pieces(X)
+            )
 
         with torch.inference_mode():
-            first = next(self._pieces(X[:1]))[1]  # from which a constant column deviates by zero exactly
-            mean = weighted(lambda x, w: (w * ((x - first) / self.scale_)).sum(0))
-            total = weighted(lambda x, w: (w * ((x - first) / self.scale_ - mean).square()).sum(0))
-            left = weighted(lambda x, w: (w * ((x - self._decode(self._encode(x))) / self.scale_).square()).sum(0))
+            # from which a constant column deviates by zero exactly
+            first = self._inputs(next(self._pieces(X[:1]))[1]).nan_to_num(0)
+            mean = weighted(lambda x: (self._inputs(x) - first) / self.scale_)
+            if not sparse.issparse(X) and np.isnan(X).any():
+                mean = mean / weighted(lambda x: torch.ones_like(self._inputs(x))).clamp_min(
+                    torch.finfo(mean.dtype).tiny
+                )
+            total = weighted(lambda x: ((self._inputs(x) - first) / self.scale_ - mean).square())
+            left = weighted(lambda x: ((self._inputs(x) - self._reconstruction(x)) / self.scale_).square())
         return total.numpy(force=True), left.numpy(force=True)
 
     def _validate(self, X):
@@ -178,7 +192,23 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             yield rows, torch.from_numpy(np.array(dense(array[rows]), dtype=np.float64)).to(device)
 
     def _encode(self, x):
-        return self.module_.encode(self._scaler_.transform(x)) * self._code_scale()
+        return self.module_.encode(self._observed(self._scaler_.transform(x))) * self._code_scale()
+
+    def _observed(self, x):
+        """What the network takes of rows in which cells may be missing.
+
+        One that was fitted to complete rows takes these cells as it reconstructs them: the mean at first, then what
+        the network gives for the row with its last reconstruction.
+        """
+        missing = x.isnan()
+        if not missing.any():
+            return x
+        if getattr(self.module_, "fills", False):
+            return TableRows.of(x)
+        filled = x.nan_to_num(0.0)
+        for _ in range(N_RECONSTRUCTIONS):
+            filled = torch.where(missing, self.module_.decode(self.module_.encode(filled)), x)
+        return filled
 
     def _decode(self, z):
         return self._scaler_.inverse_transform(self.module_.decode(z / self._code_scale()))
@@ -188,8 +218,22 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         code_scale = getattr(self.module_, "code_scale", 1.0)
         return 1.0 if code_scale is None else self.scale_ * code_scale
 
+    def _inputs(self, x):
+        """Rows as they are compared with their reconstruction: those of a table with categories coded and weighted."""
+        return x if self._scaler_._columns_ is None else self._weighted(self._scaler_.transform(x))
+
+    def _reconstruction(self, x):
+        if self._scaler_._columns_ is None:
+            return self._decode(self._encode(x))
+        return self._weighted(self.module_.decode(self.module_.encode(self._observed(self._scaler_.transform(x)))))
+
+    def _weighted(self, inputs):
+        weights = self._scaler_.weights()
+        return inputs if weights is None else inputs * torch.tensor(weights).to(inputs).sqrt()
+
     def _minus_squared_error(self, x):
-        return -(x - self._decode(self._encode(x))).square().sum(-1)
+        inputs = self._inputs(x)
+        return -torch.where(inputs.isnan(), 0, inputs - self._reconstruction(x)).square().sum(-1)
 
     @property
     def _n_features_out(self):
@@ -199,14 +243,25 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
         return tags
 
     # Building the network, in fit and again when a pickle is read.
 
     def _new_network(self, scaler, seed, device, n_components):
         """The network with random weights, the same for the same seed."""
+        options = scaler.network_options()
+        parameters = inspect.signature(self._build_module).parameters.values()
+        if "columns" in options and not any(p.kind is p.VAR_KEYWORD or p.name == "columns" for p in parameters):
+            raise TypeError(
+                f"X has missing cells or categories, and {type(self).__name__}._build_module takes no columns=..., what "
+                "the network has to know of them. Let it take **options and pass these to AutoEncoderModule, or impute "
+                "and encode X."
+            )
         with reproducible(seed, device):
-            network = self._build_module(scaler.n_inputs, n_components, scaler.scale_, **scaler.network_options())
+            network = self._build_module(scaler.n_inputs, n_components, scaler.scale_, **options)
             network = network.to(device, torch.float32)
         network.n_components = n_components
         return network
@@ -223,7 +278,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         if isinstance(getattr(self, "module_", None), dict):
             builder = type(self).__new__(type(self))  # with the parameters of the fit: they may have been changed since
             vars(builder).update(vars(self) | self._parameters_of_fit_)
-            scaler = builder._build_scaler().restore(self)
+            scaler = fitted_scaler(builder, self)
             network = builder._new_network(scaler, self._network_seed_, torch.device("cpu"), self.n_components_)
             load_module_arrays(network, self.module_)
             try:

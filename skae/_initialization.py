@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor, nn
 
-from ._networks import EXACT_SIZE, PrincipalAxes, principal_axes
+from ._axes import EXACT_SIZE, PrincipalAxes, principal_axes
 from ._rows import SparseRows, representative
 from ._training import Data, reproducible
 
@@ -37,25 +37,35 @@ class Initialization:
                 f"n_components={n_components} is a share of the variance, which needs all principal axes: too many of "
                 f"a sparse X with more than {EXACT_SIZE} rows and features. Use an integer."
             )
-        if by_share or self.from_pca:
+        self.fills = getattr(self.random, "fills", False)
+        if by_share or self.from_pca or self.fills:
             n_axes = min(len(data.rows), data.x.shape[1]) if by_share else int(n_components)
             with reproducible(seed, data.x.device):
                 axes = self._axes(n_axes, None if len(data.rows) == len(data.x) else data.rows.sort().values)
         if by_share:
             n_components = _components_of_share(n_components, axes)
             self.random = build(n_components)
-        self.axes = axes.first(n_components) if self.from_pca else None
+        self.latest: tuple[Tensor, PrincipalAxes] | None = None
+        self.axes = axes.first(n_components) if self.from_pca or self.fills else None
 
     def network(self, init: str = "pca", rows: Tensor | None = None) -> nn.Module:
         """A network at PCA of some rows, or of all, if init is "pca" and it can be; otherwise with random weights."""
         network, whole = copy.deepcopy(self.random), rows is None or len(rows) == len(self.rows)
-        axes = None
+        axes, from_pca = None, init == "pca" and self.from_pca
         with reproducible(self.seed, self.x.device):
-            if init == "pca" and self.from_pca:
-                axes = self.axes if whole else self._axes(len(self.axes.axes), rows).first(len(self.axes.axes))
+            if from_pca or self.fills:
+                axes = self.axes if whole else self._axes_of(rows)
         with reproducible(self.seed, self.x.device):
-            self._initialize(network, self.rows if whole else rows, axes)
+            if self.fills:
+                network.fill_by(axes)
+            self._initialize(network, self.rows if whole else rows, axes if from_pca else None)
         return network
+
+    def _axes_of(self, rows: Tensor) -> PrincipalAxes:
+        """The axes of some rows, which each initialization of them may ask for."""
+        if self.latest is None or self.latest[0] is not rows:
+            self.latest = rows, self._axes(len(self.axes.axes), rows).first(len(self.axes.axes))
+        return self.latest[1]
 
     def _initialize(self, network: nn.Module, rows: Tensor, axes: PrincipalAxes | None) -> None:
         if hasattr(network, "initialize"):

@@ -3,6 +3,8 @@
 Every term sums over the last axis (features or code dimensions) and never over rows, so that uneven batches, weights
 of rows and the relative scale of the terms of a bound stay right. Closed forms rather than ``torch.distributions``:
 a training step of a small network takes well under a millisecond, and the objects would cost as much again.
+
+Missing cells of a batch of `TableRows` are left out.
 """
 
 import math
@@ -11,29 +13,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ._rows import TableRows
+
 __all__ = [
     "activity_kl",
     "bernoulli_log_likelihood",
     "binary_cross_entropy",
+    "categorical_log_likelihood",
+    "coded_probabilities",
+    "drawn_categories",
     "fake_loss",
     "free_bits_kl",
     "gaussian_log_likelihood",
     "normal_log_density",
     "real_loss",
     "reparameterize",
+    "with_noise",
     "squared_error",
     "standard_normal_kl",
     "standard_normal_log_density",
 ]
 
+MOST_LOGIT = 40.0
+
 
 def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
-    r"""Squared Euclidean distance :math:`\sum_j (x_j - \hat x_j)^2`."""
+    r"""Squared Euclidean distance :math:`\sum_j (x_j - \hat x_j)^2`; of a table perhaps with weights of the inputs."""
+    if isinstance(x, TableRows):
+        errors = F.mse_loss(x_hat, torch.where(x.isnan(), x_hat.detach(), x), reduction="none")
+        return errors.sum(-1) if x.weights is None else errors @ x.weights
     return F.mse_loss(x_hat, x.expand_as(x_hat), reduction="none").sum(-1)  # one kernel backward instead of three
 
 
 def binary_cross_entropy(x: Tensor, logits: Tensor) -> Tensor:
     r"""Cross-entropy :math:`-\sum_j x_j \ln p_j + (1 - x_j) \ln(1 - p_j)` with :math:`p = \sigma(logits)`, in nats."""
+    if isinstance(x, TableRows):
+        terms = F.binary_cross_entropy_with_logits(logits, x.nan_to_num(0).expand_as(logits), reduction="none")
+        return torch.where(x.isnan(), 0, terms).sum(-1)
     return F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
 
 
@@ -45,14 +61,65 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
 def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     r"""Log-density of :math:`N(mean, v I)` with one variance :math:`v` for all features, in nats.
 
-    :math:`-\frac{1}{2}[d \ln(2 \pi v) + \lVert x - mean \rVert^2 / v]`
+    :math:`-\frac{1}{2}[d \ln(2 \pi v) + \lVert x - mean \rVert^2 / v]`; with a variance for each, shape (d,), the sum
+    of the terms of single features.
     """
-    return -0.5 * (x.shape[-1] * (math.log(2 * math.pi) + log_variance) + squared_error(x, mean) / log_variance.exp())
+    if log_variance.ndim == 0 and not isinstance(x, TableRows):
+        constant = x.shape[-1] * (math.log(2 * math.pi) + log_variance)
+        return -0.5 * (constant + squared_error(x, mean) / log_variance.exp())
+    seen = ~x.isnan()
+    errors = (torch.where(seen, x, mean.detach()) - mean).square()
+    return -0.5 * (seen * (math.log(2 * math.pi) + log_variance) + errors / log_variance.exp()).sum(-1)
 
 
-def normal_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-    r"""Log-density of :math:`N(mean, diag(e^{log\_var}))`, in nats."""
-    return -0.5 * (math.log(2 * math.pi) + log_var + (z - mean).square() / log_var.exp()).sum(-1)
+def categorical_log_likelihood(x: Tensor, logits: Tensor, members: Tensor) -> Tensor:
+    r"""Log-probability :math:`\sum_c y_{x_c} - \ln \sum_k e^{y_{ck}}` of independent categories c, in nats.
+
+    x: coded indicators, not negative for the category of a row and negative for the others, NaN where it is missing.
+    members: one where an input, in the rows, is a category of a column. Logits are cut to [-40, 40], where the sums of
+    all columns are finite and can be one matrix product.
+    """
+    y = logits.clamp(-MOST_LOGIT, MOST_LOGIT)
+    chosen = (x >= 0) & (members.sum(1) > 0)
+    seen = (~x.isnan()).to(y) @ (members / members.sum(0))
+    return (chosen * y).sum(-1) - (seen * (y.exp() @ members).log()).sum(-1)
+
+
+def category_probabilities(y: Tensor, places: Tensor) -> Tensor:
+    """Probabilities of the categories of each column, (..., n_columns, most categories), zero beyond; from logits."""
+    return y[..., places.clamp_min(0)].masked_fill(places < 0, -math.inf).softmax(-1)
+
+
+def coded_probabilities(y: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    r"""Numbers as they are, and logits of categories as :math:`(q_k - p_k) / \sqrt{p_k}` with probabilities q."""
+    return _coded(y, category_probabilities(y, places), places, shares)
+
+
+def drawn_categories(x: Tensor, y: Tensor, uniform: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    """Numbers as x has them, and categories drawn from their logits y, coded as in `coded_probabilities`."""
+    cumulative = category_probabilities(y, places).cumsum(-1)
+    chosen = (cumulative < uniform[..., places[:, 0]][..., None]).sum(-1, keepdim=True)
+    chosen = torch.minimum(chosen, (places >= 0).sum(-1, keepdim=True) - 1)
+    return _coded(x, (torch.arange(places.shape[1]).to(chosen) == chosen).to(x), places, shares)
+
+
+def _coded(x: Tensor, indicators: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    inside, coded = places >= 0, x.clone()
+    p = shares[places[inside]]
+    coded[..., places[inside]] = (indicators[..., inside] - p) / p.sqrt()
+    return coded
+
+
+def normal_log_density(z: Tensor, mean: Tensor, log_var: Tensor, factor: Tensor | None = None) -> Tensor:
+    r"""Log-density of :math:`N(mean, diag(e^{log\_var}))`, in nats.
+
+    factor: L, lower triangular, (..., n, n); the covariance is then :math:`L^{-T} diag(e^{log\_var}) L^{-1}`.
+    """
+    if factor is None:
+        return -0.5 * (math.log(2 * math.pi) + log_var + (z - mean).square() / log_var.exp()).sum(-1)
+    deviations = (factor.mT @ (z - mean)[..., None]).squeeze(-1)
+    diagonal = factor.diagonal(dim1=-2, dim2=-1)
+    return normal_log_density(deviations, torch.zeros_like(mean), log_var) + diagonal.log().sum(-1)
 
 
 def standard_normal_log_density(z: Tensor) -> Tensor:
@@ -60,20 +127,34 @@ def standard_normal_log_density(z: Tensor) -> Tensor:
     return -0.5 * (z.shape[-1] * math.log(2 * math.pi) + z.square().sum(-1))
 
 
-def standard_normal_kl(mean: Tensor, log_var: Tensor) -> Tensor:
+def standard_normal_kl(mean: Tensor, log_var: Tensor, factor: Tensor | None = None) -> Tensor:
     r"""Divergence :math:`KL(N(mean, diag(e^{log\_var})) \Vert N(0, I))`, in nats.
 
     :math:`\frac{1}{2} \sum_j (\mu_j^2 + \sigma_j^2 - 1 - \ln \sigma_j^2)` (Kingma and Welling 2014, appendix B).
+    factor: that of a covariance as for `normal_log_density`.
     """
-    return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1)
+    if factor is None:
+        return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1)
+    variances = marginal_variances(log_var, factor)
+    log_determinant = log_var.sum(-1) - 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * ((mean.square() + variances - 1).sum(-1) - log_determinant)
 
 
-def free_bits_kl(mean: Tensor, log_var: Tensor, free_bits: float) -> Tensor:
+def marginal_variances(log_var: Tensor, factor: Tensor) -> Tensor:
+    """Diagonal of the covariance of which a factor is given."""
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(factor.shape[-1]).to(factor), upper=False)
+    return (inverse.square() * log_var.exp()[..., None]).sum(-2)
+
+
+def free_bits_kl(mean: Tensor, log_var: Tensor, free_bits: float, factor: Tensor | None = None) -> Tensor:
     r"""Divergence from :math:`N(0, I)` with a minimum KL per dimension of ``free_bits`` nats.
 
     :math:`\sum_j \max(\lambda, \frac{1}{n} \sum_i KL_{ij})` with the mean over the n rows of the batch, the same for
-    each of them (Kingma et al. 2016, eq. 15).
+    each of them (Kingma et al. 2016, eq. 15). factor: as in `standard_normal_kl`; the KL of a dimension is then that of
+    its marginal distribution.
     """
+    if factor is not None:
+        log_var = marginal_variances(log_var, factor).log()
     divergence = 0.5 * (mean.square() + log_var.exp() - 1 - log_var)
     return divergence.mean(0).clamp_min(free_bits).sum().expand(len(mean))
 
@@ -100,6 +181,22 @@ def fake_loss(logits: Tensor) -> Tensor:
     return F.softplus(logits).squeeze(-1)
 
 
-def reparameterize(mean: Tensor, log_var: Tensor) -> Tensor:
-    r"""Draw :math:`z = \mu + \sigma \epsilon`, :math:`\epsilon \sim N(0, I)`, differentiable in both arguments."""
-    return torch.addcmul(mean, (0.5 * log_var).exp(), torch.randn_like(mean))
+def reparameterize(mean: Tensor, log_var: Tensor, factor: Tensor | None = None) -> Tensor:
+    r"""Draw :math:`z = \mu + \sigma \epsilon`, :math:`\epsilon \sim N(0, I)`, differentiable in both arguments.
+
+    factor: L of `normal_log_density`; the draw is then :math:`\mu + L^{-T} \sigma \epsilon`.
+    """
+    noise = torch.randn_like(mean)
+    if factor is None:
+        return torch.addcmul(mean, (0.5 * log_var).exp(), noise)  # one kernel
+    return with_noise(noise, mean, log_var, factor)
+
+
+def with_noise(noise: Tensor, mean: Tensor, log_var: Tensor, factor: Tensor | None = None) -> Tensor:
+    """The draws for given standard normal noise, (..., batch, n_components)."""
+    if factor is None:
+        return mean + (0.5 * log_var).exp() * noise
+    noise = (0.5 * log_var).exp() * noise
+    columns = noise.movedim(0, -1) if noise.ndim == 3 else noise[..., None]
+    drawn = torch.linalg.solve_triangular(factor.mT, columns, upper=True)
+    return mean + (drawn.movedim(-1, 0) if noise.ndim == 3 else drawn.squeeze(-1))

@@ -4,139 +4,18 @@ The linear maps carry the PCA fallback: initialized at the principal axes, with 
 the module *is* PCA (or probabilistic PCA), and training continues from there.
 """
 
-from itertools import pairwise
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from ._rows import SparseRows, training_rows_at_once
+from ._axes import LEAST_NOISE, MOST_OBSERVED_AXES, PrincipalAxes, observed_axes, principal_axes
+from ._layers import Columns, FillingEncoder, LinearPlusPerceptron, PosteriorEncoder, factor_model
+from ._losses import coded_probabilities, drawn_categories
+from ._rows import SparseRows
 
-__all__ = [
-    "ACTIVATIONS",
-    "AutoEncoderModule",
-    "LinearPlusPerceptron",
-    "Network",
-    "PrincipalAxes",
-    "VariationalModule",
-    "perceptron",
-    "principal_axes",
-]
-
-ACTIVATIONS = {
-    "identity": nn.Identity,
-    "logistic": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
+__all__ = ["AutoEncoderModule", "Network", "VariationalModule"]
 
 # Probabilities are initialized this far from 0 and 1, so that their logits and the gradients of these are finite.
 MARGIN = 0.01
-# Smallest noise variance of a Gaussian decoder, as a share of the mean variance of a feature. The density of data on a
-# linear subspace has no maximum; float32 cannot tell residuals below this from zero.
-LEAST_NOISE = 1e-6
-# Up to this many rows or features, whichever are fewer, principal axes are exact; beyond, a randomized SVD finds them.
-EXACT_SIZE = 3000
-# Sparse rows with more features than that are made dense for their principal axes up to so many numbers, 256 MB.
-MOST_NUMBERS = 2**25
-
-
-class PrincipalAxes(NamedTuple):
-    """Mean (n_features,), orthonormal axes (n_axes, n_features), variances along them (n_axes,).
-
-    total is the sum of the variances of all axes, n_all the number of rows or of features, whichever is less. As in
-    scikit-learn's PCA, variances are divided by the number of rows less one.
-    """
-
-    mean: Tensor
-    axes: Tensor
-    variances: Tensor
-    total: float
-    n_all: int
-
-    def first(self, n_components: int) -> "PrincipalAxes":
-        """The leading axes, in float32 as networks take them; beyond the rank of the data, zeros."""
-        axes = self.mean.new_zeros(n_components, len(self.mean))
-        variances = self.mean.new_zeros(n_components)
-        n_axes = min(n_components, len(self.variances))
-        axes[:n_axes], variances[:n_axes] = self.axes[:n_axes], self.variances[:n_axes]
-        return self._replace(mean=self.mean.float(), axes=axes.float(), variances=variances.float())
-
-
-@torch.no_grad()
-def principal_axes(
-    x: Tensor | SparseRows, n_axes: int, rows: Tensor | None = None, weights: Tensor | None = None
-) -> PrincipalAxes:
-    """Principal axes of the rows of x, or of some of them; at least n_axes where there are so many, in float64.
-
-    weights: how much each row of x counts, shape (n_samples,), float64; whole numbers are numbers of copies.
-
-    Exact by way of the covariance of the features, or of the products of the rows where these are fewer, summed in
-    pieces so that x is never copied whole. Directions whose variance is rounding error are left out.
-    """
-    exact = x.device if x.device.type != "mps" else torch.device("cpu")  # mps has no float64
-    chosen = torch.arange(len(x), device=x.device) if rows is None else rows
-    n_rows, n_features = len(chosen), x.shape[1]
-    counts = torch.ones(n_rows, dtype=torch.float64) if weights is None else weights[chosen.cpu()]
-    n_counted, n_all = float(counts.sum()), min(n_rows, n_features)
-    if isinstance(x, SparseRows) and n_features > EXACT_SIZE and n_rows * n_features > MOST_NUMBERS:
-        mean, axes, squares, total = (
-            torch.as_tensor(a, device=exact) for a in x.principal_axes(n_axes, chosen, counts)
-        )
-        return _significant(mean, axes, squares, float(total), n_counted, n_rows, n_all)
-    size = training_rows_at_once(x)
-    pieces = [
-        (part, root[:, None].to(exact))
-        for part, root in zip(chosen.split(size), counts.sqrt().split(size), strict=True)
-    ]
-    mean = sum((root.square() * x[part].to(exact).double()).sum(0) for part, root in pieces) / n_counted
-    deviations = (root * (x[part].to(exact).double() - mean) for part, root in pieces)
-    if n_all > EXACT_SIZE:
-        total = float(sum(part.square().sum() for part in deviations))
-        dense, centre = (x if rows is None else x[rows]), mean.to(x).expand(1, -1)
-        if weights is not None:
-            dense, centre = counts.sqrt()[:, None].to(dense) * (dense - centre), None
-        _, singular, axes = torch.svd_lowrank(dense, q=n_axes + 10, niter=7, M=centre)
-        squares, axes = singular.to(exact).double().square(), axes.T.to(exact).double()
-    elif n_features <= n_rows:
-        squares, axes = _eigh(sum(part.T @ part for part in deviations))
-        squares, axes, total = squares.flip(0), axes.T.flip(0), float(squares.sum())
-    else:
-        whole = torch.cat(list(deviations))
-        squares, vectors = _eigh(whole @ whole.T)
-        squares, total = squares.flip(0), float(squares.sum())
-        axes = vectors.T.flip(0) @ whole / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
-    return _significant(mean, axes, squares, total, n_counted, n_rows, n_all)
-
-
-def _significant(
-    mean: Tensor, axes: Tensor, squares: Tensor, total: float, n_counted: float, n_rows: int, n_all: int
-) -> PrincipalAxes:
-    """Axes with more than rounding error along them, and variances instead of sums of squares."""
-    kept = squares > 1e-12 * squares[0].clamp_min(torch.finfo(torch.float64).tiny)
-    # n - 1 for n rows, also with weights that are numbers of copies; other weights may add up to less than n
-    divisor = n_counted - n_counted / max(n_counted, n_rows) or 1.0
-    return PrincipalAxes(mean, axes[kept], squares[kept] / divisor, total / divisor, n_all)
-
-
-def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and -vectors, on one thread: the last bits of LAPACK's depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return torch.linalg.eigh(symmetric)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def perceptron(sizes: tuple[int, ...], activation: str) -> nn.Sequential:
-    """Linear layers with an activation between each two."""
-    layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
 
 
 class Network(nn.Module):
@@ -144,11 +23,15 @@ class Network(nn.Module):
 
     code_scale: what codes are multiplied by to be in the units of the scaled rows, a number or a tensor of shape
     (n_components,), 1 if it is not set; None if codes have units of their own, as those of a prior.
+    columns: what it knows of a table. fills: whether it takes rows with missing cells, NaN; it then has ``fill_by(axes)``,
+    which is given their principal axes.
     has_pca: whether the network is PCA once it is initialized at principal axes, so that it can be the PCA fallback.
     """
 
     code_scale: Tensor | float | None
     has_pca: bool = True
+    columns: Columns | None = None
+    fills: bool = False
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes of scaled rows, (batch, n_inputs) -> (batch, n_components)."""
@@ -172,40 +55,10 @@ class Network(nn.Module):
         """
 
 
-class LinearPlusPerceptron(nn.Module):
-    """The map ``x -> W x + b + perceptron(x)``; without hidden layers, ``x -> W x + b``."""
-
-    def __init__(self, n_in: int, hidden_layer_sizes: tuple[int, ...], n_out: int, activation: str) -> None:
-        super().__init__()
-        self.linear = nn.Linear(n_in, n_out)
-        sizes = (n_in, *hidden_layer_sizes, n_out)
-        self.perceptron = perceptron(sizes, activation) if hidden_layer_sizes else None
-
-    @property
-    def without_decay(self) -> tuple[Tensor, ...]:
-        """Decay draws the map to a linear one, not to zero: what is linear is not penalized."""
-        return (self.linear.weight,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
-        return y if self.perceptron is None else y + self.perceptron(x)
-
-    @torch.no_grad()
-    def set_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Make this ``x -> weight x + bias``: the perceptron's output layer at zero, its hidden ones as they are.
-
-        Inputs beyond the columns of the weight get zeros.
-        """
-        self.linear.weight.zero_()
-        self.linear.weight[:, : weight.shape[1]] = weight
-        self.linear.bias.copy_(bias)
-        if self.perceptron is not None:
-            self.perceptron[-1].weight.zero_()
-            self.perceptron[-1].bias.zero_()
-
-
 class AutoEncoderModule(Network):
     """Encoder ``(batch, n_features) -> (batch, n_components)`` and its mirror image, the decoder.
+
+    columns: what to know of a table, whose missing cells the encoder then fills.
 
     With ``probabilities=True`` the features are in [0, 1] and ``decode`` is the logistic function of ``logits``. There
     the linear map gives the probability itself, cut to [0.01, 0.99], and the perceptron is added to its logit, so that
@@ -222,10 +75,15 @@ class AutoEncoderModule(Network):
         activation: str,
         probabilities: bool = False,
         n_heads: int = 1,
+        columns: Columns | None = None,
     ) -> None:
         super().__init__()
-        self.probabilities = probabilities
-        self.encoder = LinearPlusPerceptron(n_features, hidden_layer_sizes, n_heads * n_components, activation)
+        self.probabilities, self.columns = probabilities, columns
+        if columns is not None and columns.missing:
+            n_axes = min(n_components, max(n_features - 1, 1), MOST_OBSERVED_AXES)
+            self.encoder = FillingEncoder(n_features, hidden_layer_sizes, n_heads * n_components, activation, n_axes)
+        else:
+            self.encoder = LinearPlusPerceptron(n_features, hidden_layer_sizes, n_heads * n_components, activation)
         self.decoder = LinearPlusPerceptron(n_components, hidden_layer_sizes[::-1], n_features, activation)
         if probabilities:
             nn.init.constant_(self.decoder.linear.bias, 0.5)
@@ -240,6 +98,20 @@ class AutoEncoderModule(Network):
     def logits(self, z: Tensor) -> Tensor:
         logits = self.decoder.linear(z).clamp(MARGIN, 1 - MARGIN).logit()
         return logits if self.decoder.perceptron is None else logits + self.decoder.perceptron(z)
+
+    @property
+    def fills(self) -> bool:
+        """Whether cells may be missing, so that principal axes are needed to fill them, with random weights too."""
+        return self.columns is not None and self.columns.missing
+
+    def principal_axes(
+        self, x: Tensor | SparseRows, n_axes: int, rows: Tensor | None = None, weights: Tensor | None = None
+    ) -> PrincipalAxes:
+        return (observed_axes if self.fills else principal_axes)(x, n_axes, rows, weights)
+
+    def fill_by(self, pca: PrincipalAxes) -> None:
+        """Fill missing cells by probabilistic PCA."""
+        self.encoder.fill_by(pca)
 
     def initialize(self, x: Tensor | SparseRows, rows: Tensor, axes: PrincipalAxes | None) -> None:
         if axes is not None:
@@ -280,31 +152,91 @@ class VariationalModule(AutoEncoderModule):
         probabilities: bool = False,
         noise_variance: float | None = None,
         beta: float = 1.0,
+        columns: Columns | None = None,
     ) -> None:
-        super().__init__(n_features, n_components, hidden_layer_sizes, activation, probabilities, n_heads=2)
+        options = dict(probabilities=probabilities, n_heads=2, columns=columns)
+        super().__init__(n_features, n_components, hidden_layer_sizes, activation, **options)
         self.prior = None
         self.code_scale = None  # codes have the units of the prior
         self.beta = beta
         log_noise = torch.tensor(1.0 if noise_variance is None else noise_variance).log()
         self.learns_noise = noise_variance is None and not probabilities
+        if columns is not None:
+            self._know(columns, hidden_layer_sizes, n_components, activation)
+            if hidden_layer_sizes or any(columns.categorical):  # a linear model of numbers stays probabilistic PCA
+                log_noise = log_noise.expand(n_features).clone()
         self.noise = nn.Parameter(log_noise / self.NOISE_STEP, requires_grad=self.learns_noise)
+
+    def _know(self, columns: Columns, hidden_layer_sizes: tuple[int, ...], n_components: int, activation: str) -> None:
+        """Take over what a table needs: the posterior given observed cells, and places and shares of categories."""
+        if columns.missing:
+            self.encoder = PosteriorEncoder(
+                len(columns.shares), hidden_layer_sizes, n_components, activation, columns.column_of_input
+            )
+        self.register_buffer("shares", columns.shares)
+        self.register_buffer("least_noise", columns.least_noise)
+        self.register_buffer("numbers", columns.numbers)
+        self.register_buffer("categories", columns.categories)
+        self.register_buffer("members", columns.members)
 
     @property
     def log_noise(self) -> Tensor:
         if not self.learns_noise:
             return self.NOISE_STEP * self.noise
-        return torch.log((self.NOISE_STEP * self.noise).exp() + LEAST_NOISE)
+        least = self.least_noise if self.noise.ndim else LEAST_NOISE
+        return torch.log((self.NOISE_STEP * self.noise).exp() + least)
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Mean and log-variance of each code; with missing cells also the factor that makes them correlated."""
+        if self.fills:
+            return self.encoder(x)
         mean, log_var = self.encoder(x).chunk(2, dim=-1)
         return mean, log_var.clamp(max=self.MOST_LOG_VAR)
 
     def encode(self, x: Tensor) -> Tensor:
         return self.posterior(x)[0]
 
+    @property
+    def has_categories(self) -> bool:
+        return self.columns is not None and any(self.columns.categorical)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.expected(self.outputs(z))
+
+    def expected(self, y: Tensor) -> Tensor:
+        """Rows that the decoder's outputs stand for: means, and probabilities of logits."""
+        if self.probabilities:
+            return y.sigmoid()
+        return coded_probabilities(y, self.categories, self.shares) if self.has_categories else y
+
+    def outputs(self, z: Tensor) -> Tensor:
+        r"""Means of numbers and logits of probabilities and of categories.
+
+        With shares p the logits are :math:`\ln p_k + (W z)_k / \sqrt{p_k}` and the perceptron's output: to first order
+        in z the probabilities are those of the linear map of coded indicators.
+        """
+        if self.probabilities:
+            return self.logits(z)
+        if not self.has_categories:
+            return self.decoder(z)
+        y = self.shares.log() + self.decoder.linear(z) / self.shares.sqrt()
+        return y if self.decoder.perceptron is None else y + self.decoder.perceptron(z)
+
+    def drawn(self, z: Tensor, normal: Tensor, uniform: Tensor) -> Tensor:
+        """Rows from the likelihood, given codes and random numbers, one for each input of a row."""
+        if self.probabilities:
+            return (uniform < self.decode(z)).to(z)
+        y = self.outputs(z)
+        x = y + (0.5 * self.log_noise).exp() * normal
+        return drawn_categories(x, y, uniform, self.categories, self.shares) if self.has_categories else x
+
     def modelled(self, x: Tensor) -> Tensor:
         """The columns of x that the decoder gives: here all."""
         return x
+
+    def fill_by(self, pca: PrincipalAxes) -> None:
+        loadings, noise = factor_model(pca, self.encoder.loadings.shape[1])
+        self.encoder.set_factor_model(loadings, pca.mean, float(noise))
 
     def with_condition(self, z: Tensor, x: Tensor) -> Tensor:
         """What the decoder takes for codes z of rows x: here the codes alone."""
@@ -333,13 +265,19 @@ class VariationalModule(AutoEncoderModule):
             noise = rest / max(n_all - self.beta * min(n_components, n_all), 1)
             if n_components >= n_all and len(positive):
                 noise = 0.5 * float(positive.min())  # no variance is discarded: the model is exact for any less noise
-            self.noise.copy_(torch.tensor(max(noise, 2 * LEAST_NOISE) - LEAST_NOISE).log() / self.NOISE_STEP)
-        s = max(self.beta * float(self.log_noise.exp()), 1e-12)  # for beta = 0 the posterior has next to no width
+            least = self.least_noise.double() if self.noise.ndim else LEAST_NOISE
+            noise = torch.tensor(noise, dtype=torch.float64).clamp(min=2 * torch.as_tensor(least)) - least
+            self.noise.copy_(noise.float().log() / self.NOISE_STEP)
+        # for beta = 0 the posterior has next to no width
+        s = max(self.beta * float(self.log_noise.exp().mean()), 1e-12)
         if self.probabilities:
             s = max(rest / max(n_all - n_components, 1), LEAST_NOISE)
         active = variances > s
         decode = torch.where(active, (variances - s).clamp_min(0).sqrt(), 0)
         encode = torch.where(active, decode / variances, 0)[:, None] * axes
         log_var = torch.where(active, (s / variances).log(), 0)
-        self.encoder.set_linear(torch.cat([encode, torch.zeros_like(encode)]), torch.cat([-encode @ mean, log_var]))
         self.decoder.set_linear((decode[:, None] * axes).T, mean)
+        if self.fills:
+            self.encoder.set_factor_model((decode[:, None] * axes).T, mean, s)
+            return
+        self.encoder.set_linear(torch.cat([encode, torch.zeros_like(encode)]), torch.cat([-encode @ mean, log_var]))

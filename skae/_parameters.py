@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError, RealNotInt, StrOptions
 
 from ._declaration import Declared, parameter
-from ._networks import ACTIVATIONS
+from ._layers import ACTIVATIONS
 
 __all__ = ["SharedParameters"]
 
@@ -106,6 +106,11 @@ class SharedParameters(Declared):
         define the network, such as `hidden_layer_sizes`, cannot change then; an error names them. Set it before the
         first fit, so that the validation rows have not trained in one.
 
+    categorical_features : "auto", array-like of int, str or bool, or None, default="auto"
+        Which columns of X are categories: names, indices or a mask. "auto" takes those of a data frame whose dtype is
+        category, string, object, bool or Enum, and those of an array of objects whose values are not numbers. None is
+        none. A table with categories comes back from `inverse_transform` with its columns and dtypes.
+
     device : {"cpu", "cuda", "mps", "auto"} or str, default="cpu"
         Where to compute: "cuda" is the current GPU, "cuda:1" the second one; "auto" takes an accelerator if
         there is one. For tables of some thousand rows a CPU is as fast.
@@ -181,6 +186,9 @@ class SharedParameters(Declared):
     n_iter_no_change: int = parameter(Interval(Integral, 1, None, closed="left"), default=50)
     tol: float = parameter(Interval(Real, 0, None, closed="left"), default=1e-4)
     warm_start: bool = parameter("boolean", default=False)
+    categorical_features: object = parameter(
+        StrOptions({"auto"}), "array-like", None, default="auto", defines_network=True
+    )
     device: str = parameter(DeviceOptions({"cpu", "cuda", "mps", "auto"}), default="cpu")
     random_state: object = parameter("random_state", default=None)
 

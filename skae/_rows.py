@@ -15,12 +15,14 @@ from threadpoolctl import threadpool_limits
 __all__ = [
     "Sample",
     "SparseRows",
+    "TableRows",
     "checked_groups",
     "checked_weights",
     "dense",
     "distinct",
     "in_proportion",
     "representative",
+    "row_digests",
     "rows_at_once",
     "stacked",
     "training_rows_at_once",
@@ -73,6 +75,27 @@ def checked_groups(groups, X) -> np.ndarray | None:
     return groups
 
 
+class TableRows(torch.Tensor):
+    """Rows of a table, in which NaN marks a cell that is missing.
+
+    A type of its own, so that complete rows of numbers need no look for NaN: the terms of objectives ask for it. What
+    is computed from such rows is an ordinary tensor; rows of them are of this type. weights: of each input in the
+    squared error, (n_inputs,), or None.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    weights = None
+
+    @classmethod
+    def of(cls, x: torch.Tensor, weights: torch.Tensor | None = None) -> "TableRows":
+        rows = x.as_subclass(cls)
+        rows.weights = weights
+        return rows
+
+    def __getitem__(self, rows):
+        return self.of(super().__getitem__(rows), self.weights)
+
+
 class Sample(NamedTuple):
     """Rows X, their weights, float64 (n_rows,), None if all count alike, and their groups, int (n_rows,), or None."""
 
@@ -91,7 +114,7 @@ def distinct(X, weights=None, groups=None) -> Sample:
         kept = np.flatnonzero(weights)
         X, weights, groups = X[kept], weights[kept], None if groups is None else groups[kept]
     groups = None if groups is None else np.unique(groups, return_inverse=True)[1]
-    _, first, copies = np.unique(_digests(X, groups), return_index=True, return_inverse=True)
+    _, first, copies = np.unique(row_digests(X, groups), return_index=True, return_inverse=True)
     if len(first) == X.shape[0] and (weights is None or (weights == 1).all()):
         return Sample(X, None, groups)
     weights = np.bincount(copies, weights).astype(np.float64)
@@ -110,12 +133,13 @@ def stacked(first: Sample, second: Sample) -> Sample:
     return Sample(X, np.concatenate(weights))
 
 
-def _digests(X, groups) -> np.ndarray:
+def row_digests(X, groups=None) -> np.ndarray:
     """A number for each row, the same for the same values in the same group: 64 bits, enough for 10 million rows."""
     digests = []
     for start in range(0, X.shape[0], rows_at_once(X.shape[1])):
         # sparse rows too: what is stored of them may differ where their values do not
         rows = np.ascontiguousarray(dense(X[start : start + rows_at_once(X.shape[1])])) + 0.0  # no negative zeros
+        rows[np.isnan(rows)] = np.nan  # nor different ones
         tags = (
             [b""] * len(rows) if groups is None else [int(g).to_bytes(8, "little") for g in groups[start:][: len(rows)]]
         )

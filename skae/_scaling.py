@@ -4,6 +4,8 @@ A scaler knows the columns: it checks X, learns from it, and takes rows there an
 fitted attributes of the estimator that are named in ``attributes``.
 """
 
+import math
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -12,10 +14,11 @@ from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
-from ._rows import ROWS_AT_ONCE, SparseRows
+from ._axes import LEAST_NOISE
+from ._layers import Columns
+from ._rows import ROWS_AT_ONCE, SparseRows, TableRows
 
 __all__ = ["Scaler"]
-
 
 # Rows that are scaled to [0, 1] may be outside by so many units in the last place: MinMaxScaler's are.
 ROUNDING = 16
@@ -26,10 +29,14 @@ MOST_OUTSIDE = 0.1
 class Scaler:
     """Subtracts the mean of each column and divides all columns by one number, their root mean square deviation.
 
-    With ``probabilities=True`` rows must be in [0, 1], the range of what the decoder gives, and stay as they are.
+    With ``probabilities=True`` rows must be in [0, 1], the range of what the decoder gives, and stay as they are. Cells
+    may be missing, NaN: mean and scale are those of the others.
     """
 
-    attributes = ("mean_", "scale_")
+    attributes = ("mean_", "scale_", "_missing_", "_columns_", "_container_")
+    # whether cells of the fit were missing; its columns and library, if it was a table with categories
+    _missing_, _columns_, _container_ = False, None, None
+    takes_tables = True
 
     def __init__(self, probabilities=False):
         self.probabilities = probabilities
@@ -40,10 +47,22 @@ class Scaler:
         new: whether these are rows to apply the estimator to, not rows to fit it to. weights: how much each counts.
         """
         with config_context(array_api_dispatch=False):  # a tensor is taken as the NumPy array that it can be
-            X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32])
-        if sparse.issparse(X) and not X.has_canonical_format:
-            X = X.copy()
-            X.sum_duplicates()
+            X = validate_data(
+                estimator,
+                X,
+                reset=reset,
+                accept_sparse="csr",
+                dtype=[np.float64, np.float32],
+                ensure_all_finite="allow-nan",
+            )
+        if sparse.issparse(X):
+            if np.isnan(X.data).any():
+                raise ValueError("Input X contains NaN, which a sparse matrix cannot have. Use X.toarray().")
+            if not X.has_canonical_format:
+                X = X.copy()
+                X.sum_duplicates()
+        elif reset and (empty := np.isnan(X).all(axis=0)).any():
+            raise ValueError(f"X has columns without an observed value: {np.flatnonzero(empty).tolist()}. Drop them.")
         return self._in_range(X, new)
 
     def _in_range(self, X, new):
@@ -55,8 +74,7 @@ class Scaler:
         values = X.data if sparse.issparse(X) else X
         if not self.probabilities or not values.size or (values.min() >= 0 and values.max() <= 1):
             return X
-        least, most = values.min(), values.max()
-        _refuse_nan(least)
+        least, most = np.nanmin(values, initial=1.0), np.nanmax(values, initial=0.0)
         tolerance = ROUNDING * np.finfo(values.dtype).eps
         outside = not (least >= -tolerance and most <= 1 + tolerance)
         if outside and new:
@@ -73,25 +91,24 @@ class Scaler:
 
     def fit(self, X, weights=None):
         """Learn from a valid X, whose rows count as much as their weights."""
+        self._missing_ = not sparse.issparse(X) and bool(np.isnan(X).any())
         if self.probabilities:
             self.mean_, self.scale_ = np.zeros(X.shape[1]), 1.0
             return self
         with np.errstate(over="ignore", invalid="ignore"):
-            self.mean_, squares = _moments(X, weights)
-        _refuse_nan(self.mean_)
+            self.mean_, squares, n_cells = _moments(X, weights)
         if not np.isfinite(squares):
             raise ValueError(
                 "X has values too large: their squares are infinite in float64. Standardize X, for example with "
                 "StandardScaler."
             )
-        n_rows = X.shape[0] if weights is None else weights.sum()
-        self.scale_ = float(np.sqrt(squares / (n_rows * X.shape[1]))) or 1.0
+        self.scale_ = float(np.sqrt(squares / n_cells)) or 1.0
         return self
 
     def restore(self, estimator):
         """Take what was learned from the attributes of a fitted estimator."""
         for name in self.attributes:
-            setattr(self, name, getattr(estimator, name))
+            setattr(self, name, getattr(estimator, name, getattr(self, name, None)))
         return self
 
     def learned(self):
@@ -104,8 +121,19 @@ class Scaler:
         return len(self.mean_)
 
     def network_options(self):
-        """Keyword arguments for `_build_module`: what a network must know about the columns; here nothing more."""
-        return {}
+        """Keyword arguments for `_build_module`: what a network must know about the columns, if cells are missing."""
+        if not self._missing_:
+            return {}
+        n_columns = len(self.mean_)
+        sizes, categorical = (1,) * n_columns, (False,) * n_columns
+        ones = torch.ones(n_columns)
+        return {"columns": Columns(sizes, categorical, shares=ones, least_noise=LEAST_NOISE * ones, missing=True)}
+
+    def log_scale(self, X):
+        """Logarithm by which the density of what the network sees of a row exceeds that of the row of a valid X."""
+        if sparse.issparse(X) or not np.isnan(X).any():
+            return len(self.mean_) * math.log(self.scale_)
+        return (~np.isnan(X)).sum(axis=1) * math.log(self.scale_)
 
     def transform(self, x):
         """What the network sees of rows of a valid X, a dense array or a tensor."""
@@ -118,17 +146,34 @@ class Scaler:
         x = np.empty((len(X), self.n_inputs), dtype=np.float32)
         for rows in gen_batches(len(X), ROWS_AT_ONCE):
             x[rows] = self.transform(X[rows])
-        return torch.from_numpy(x).to(device)
+        x = torch.from_numpy(x).to(device)
+        return TableRows.of(x) if self._missing_ else x
 
     def inverse_transform(self, x_hat):
         """Rows in the units of X, from what the network gives: a tensor."""
         return x_hat * self.scale_ + _like(self.mean_, x_hat)
 
+    def table(self, X):
+        """Rows as `inverse_transform` of the estimator gives them: an array of numbers."""
+        return X
+
 
 def _moments(X, weights):
-    """Mean of each column, and the sum of the squared deviations from it over all columns."""
+    """Mean of each column, the sum of the squared deviations from it over all columns, and of how many cells."""
+    if not sparse.issparse(X) and np.isnan(X).any():
+        return _observed_moments(X, np.ones(len(X)) if weights is None else weights)
+    n_rows = X.shape[0] if weights is None else weights.sum()
+    return *_complete_moments(X, weights), n_rows * X.shape[1]
+
+
+def _observed_moments(X, weights):
+    counts = weights[:, None] * ~np.isnan(X)
+    mean = np.nansum(weights[:, None] * X, axis=0) / np.maximum(counts.sum(axis=0), np.finfo(np.float64).tiny)
+    return mean, np.nansum(weights[:, None] * np.square(X - mean)), counts.sum()
+
+
+def _complete_moments(X, weights):
     if sparse.issparse(X):
-        _refuse_nan(X.data)  # which mean_variance_axis would leave out
         weights = np.ones(X.shape[0]) if weights is None else weights
         mean, variance = mean_variance_axis(X.astype(np.float64), axis=0, weights=weights)
         return mean, variance.sum() * weights.sum()
@@ -139,12 +184,6 @@ def _moments(X, weights):
     weights = weights[:, None]  # sums, not matrix products: their last bits depend on the number of threads
     mean = sum((weights[rows] * X[rows]).sum(axis=0) for rows in pieces) / weights.sum()
     return mean, sum((weights[rows] * np.square(X[rows] - mean)).sum() for rows in pieces)
-
-
-def _refuse_nan(values):
-    """scikit-learn has looked for NaN already, unless it was told to assume that there is none."""
-    if np.isnan(values).any():
-        raise ValueError("Input X contains NaN. Impute it, for example with SimpleImputer, or drop the rows.")
 
 
 def _like(array, x):

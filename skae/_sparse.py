@@ -120,7 +120,7 @@ class SparseAutoEncoder(BaseAutoEncoder):
     def _weight(self):
         return self.sparsity if self.sparsity is not None else {"top_k": 0.0, "l1": 1.0, "kl": 20.0}[self.penalty]
 
-    def _build_module(self, n_features, n_components, scale):
+    def _build_module(self, n_features, n_components, scale, **options):
         return SparseModule(
             n_features,
             n_components,
@@ -130,6 +130,7 @@ class SparseAutoEncoder(BaseAutoEncoder):
             n_active=min(self.n_active or round(n_components**0.5), n_components),
             threshold=0.5 * self._weight(),
             rho=self.rho,
+            **options,
         )
 
     @property
@@ -187,8 +188,10 @@ class SparseAutoEncoder(BaseAutoEncoder):
 class SparseModule(AutoEncoderModule):
     """A module whose decoder is linear, the dictionary, and whose encoder makes its output sparse."""
 
-    def __init__(self, n_features, n_components, hidden_layer_sizes, activation, penalty, n_active, threshold, rho):
-        super().__init__(n_features, n_components, hidden_layer_sizes, activation)
+    def __init__(
+        self, n_features, n_components, hidden_layer_sizes, activation, penalty, n_active, threshold, rho, **options
+    ):
+        super().__init__(n_features, n_components, hidden_layer_sizes, activation, **options)
         self.penalty, self.n_active, self.threshold = penalty, n_active, threshold
         self.decoder.perceptron = None
         if penalty == "kl":
@@ -217,6 +220,7 @@ class SparseModule(AutoEncoderModule):
     def fill_dictionary(self, rows):
         """Set the atoms that the principal axes left at zero to rows."""
         empty = self.atom_norms() == 0
+        rows = self.encoder.inputs(rows)[:, : rows.shape[1]]  # filled, without what tells which cells were missing
         atoms = torch.nn.functional.normalize(rows[empty], dim=1)
-        self.encoder.linear.weight[empty] = atoms
+        self.encoder.linear.weight[empty, : rows.shape[1]] = atoms
         self.decoder.linear.weight[:, empty] = atoms.T

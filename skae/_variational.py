@@ -70,19 +70,21 @@ class VAE(BaseVAE):
     free_bits: float = parameter(Interval(Real, 0, None, closed="left"), default=0.0)
 
     def _loss(self, module, x):
-        mean, log_var = module.posterior(x)
-        z = reparameterize(mean, log_var)
+        posterior = module.posterior(x)
+        if self._n_draws(module) > 1:
+            return -self._importance_weighted_bound(module, x, posterior)
+        z = reparameterize(*posterior)
         log_likelihood = self._log_likelihood(module, x, z)
         if self.free_bits:
-            divergence = free_bits_kl(mean, log_var, self.free_bits)
+            divergence = free_bits_kl(*posterior[:2], self.free_bits, *posterior[2:])
         else:
-            divergence = standard_normal_kl(mean, log_var)
+            divergence = standard_normal_kl(*posterior)
         if self.prior != "normal":
             divergence = divergence + standard_normal_log_density(z) - module.prior.log_density(module, z)
         return -log_likelihood + self.beta * divergence
 
-    def _build_module(self, n_features, n_components, scale):
-        module = super()._build_module(n_features, n_components, scale)
+    def _build_module(self, n_features, n_components, scale, **options):
+        module = super()._build_module(n_features, n_components, scale, **options)
         if self.prior == "vamp":
             module.prior = VampPrior(n_features)
         elif self.prior == "flow":

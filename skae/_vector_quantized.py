@@ -143,9 +143,10 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
     def _build_scaler(self):
         return ScalerWithCodes(self.n_codes)
 
-    def _build_module(self, n_features, n_components, scale, n_codes):
+    def _build_module(self, n_features, n_components, scale, n_codes, **options):
         sizes = self._hidden_layer_sizes()
-        return QuantizedModule(n_features, n_components, sizes, self.activation, self.n_codebooks, n_codes)
+        codebooks = self.n_codebooks, n_codes
+        return QuantizedModule(n_features, n_components, sizes, self.activation, *codebooks, **options)
 
     def _after_fit(self, X, sample_weight):
         codes, n_codes = self._codes_of(X), self.n_codes_
@@ -281,7 +282,7 @@ class ScalerWithCodes(Scaler):
         return super().fit(X, weights)
 
     def network_options(self):
-        return {"n_codes": self.n_codes_}
+        return super().network_options() | {"n_codes": self.n_codes_}
 
 
 class QuantizedModule(AutoEncoderModule):
@@ -290,8 +291,8 @@ class QuantizedModule(AutoEncoderModule):
     PCA initializes it without scaling the axes, so that distances of codes are those of X.
     """
 
-    def __init__(self, n_features, n_components, hidden_layer_sizes, activation, n_codebooks, n_codes):
-        super().__init__(n_features, n_components, hidden_layer_sizes, activation)
+    def __init__(self, n_features, n_components, hidden_layer_sizes, activation, n_codebooks, n_codes, **options):
+        super().__init__(n_features, n_components, hidden_layer_sizes, activation, **options)
         self.register_buffer("codebooks", torch.zeros(n_codebooks, n_codes, n_components // n_codebooks))
         self.register_buffer("frequencies", torch.zeros(n_codebooks, n_codes))
         self.register_buffer("sums", torch.zeros_like(self.codebooks))

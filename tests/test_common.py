@@ -35,7 +35,7 @@ import skae
 MEMBERS = [
     member
     for member in (getattr(skae, name) for name in skae.__all__)
-    if isinstance(member, type) and issubclass(member, BaseEstimator) and not inspect.isabstract(member)
+    if isinstance(member, type) and issubclass(member, skae.BaseAutoEncoder) and not inspect.isabstract(member)
 ]
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
 # Few epochs: the laws are about contracts, not quality.
@@ -134,7 +134,7 @@ def test_checks_with_array_api_dispatch():
         "import numpy as np, sklearn, torch\n"
         "X = np.random.RandomState(0).standard_normal((50, 3))\n"
         "for name in skae.__all__:\n"
-        "    if name != 'BaseAutoEncoder':\n"
+        "    if name not in ('AutoEncoderImputer', 'BaseAutoEncoder'):\n"
         "        model = getattr(skae, name)(max_iter=1, random_state=0)\n"
         "        expected = model.fit(X).transform(X)\n"
         "        with sklearn.config_context(array_api_dispatch=True):\n"
@@ -388,8 +388,9 @@ def test_large_values(member, X):
 
 def test_what_is_assumed_finite_and_is_not(X):
     X[3, 1] = np.nan
-    with sklearn.config_context(assume_finite=True), pytest.raises(ValueError, match="Input X contains NaN"):
-        skae.AutoEncoder(**QUICK).fit(X)
+    with sklearn.config_context(assume_finite=True):  # a missing cell is one whatever is assumed
+        codes = skae.AutoEncoder(**QUICK).fit(X).transform(X)
+    np.testing.assert_array_equal(codes, skae.AutoEncoder(**QUICK).fit(X).transform(X))
 
 
 @every_member
@@ -406,15 +407,13 @@ def test_tensors_are_taken_as_the_arrays_they_are(member, X):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ([[1.0, np.nan], [2.0, 3.0]], "NaN"),
         ([[1.0, np.inf], [2.0, 3.0]], "infinity"),
-        ([["a", "b"], ["c", "d"]], "could not convert string"),
         ([1.0, 2.0, 3.0], "Expected 2D array, got 1D array"),
         (np.empty((0, 3)), "Found array with 0 sample"),
         (np.empty((3, 0)), "Found array with 0 feature"),
         (np.ones((3, 2), dtype=complex), "Complex data not supported"),
     ],
-    ids=["nan", "infinity", "strings", "1-D", "no rows", "no columns", "complex"],
+    ids=["infinity", "1-D", "no rows", "no columns", "complex"],
 )
 def test_bad_input_leaves_the_estimator_as_it_was(member, X, bad, message):
     unfitted = member(**QUICK)

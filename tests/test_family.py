@@ -27,7 +27,7 @@ from skae import VAE, VQVAE, AdversarialAutoEncoder, AutoEncoder, ConditionalVAE
 from skae import SparseAutoEncoder as Sparse
 from skae._adam import adam
 from skae._contractive import encode_with_jacobian
-from skae._networks import LinearPlusPerceptron
+from skae._layers import LinearPlusPerceptron
 
 QUICK = dict(max_iter=5, random_state=0)
 # The initialization, to the last digits: steps too small to move a weight.

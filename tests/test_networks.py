@@ -5,7 +5,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from skae import _axes as axes_of
 from skae import _networks as networks
+from skae._layers import ACTIVATIONS
 from skae._losses import squared_error, standard_normal_kl
 
 
@@ -16,14 +18,14 @@ def x():
 
 
 def arrays(axes):
-    return networks.PrincipalAxes(*(t.numpy() for t in axes[:3]), axes.total, axes.n_all)
+    return axes_of.PrincipalAxes(*(t.numpy() for t in axes[:3]), axes.total, axes.n_all)
 
 
 @pytest.mark.parametrize("shape", [(60, 5), (5, 60), (40, 40)])
 def test_principal_axes_are_those_of_pca(shape):
     X = np.random.RandomState(0).standard_normal(shape) * np.linspace(1, 3, shape[1]) + 1
     pca = PCA(3, svd_solver="full").fit(X)
-    found = arrays(networks.principal_axes(torch.tensor(X), 3))
+    found = arrays(axes_of.principal_axes(torch.tensor(X), 3))
     np.testing.assert_allclose(found.variances[:3], pca.explained_variance_)
     np.testing.assert_allclose(np.abs(found.axes[:3] @ pca.components_.T), np.eye(3), atol=1e-7)
     np.testing.assert_allclose(found.total, X.var(axis=0, ddof=1).sum())
@@ -32,9 +34,9 @@ def test_principal_axes_are_those_of_pca(shape):
 
 def test_principal_axes_of_large_data_are_close(monkeypatch):
     X = np.random.RandomState(0).standard_normal((300, 40)) * np.geomspace(10, 0.1, 40)
-    exact = arrays(networks.principal_axes(torch.tensor(X), 4))
-    monkeypatch.setattr(networks, "EXACT_SIZE", 20)
-    found = arrays(networks.principal_axes(torch.tensor(X), 4))
+    exact = arrays(axes_of.principal_axes(torch.tensor(X), 4))
+    monkeypatch.setattr(axes_of, "EXACT_SIZE", 20)
+    found = arrays(axes_of.principal_axes(torch.tensor(X), 4))
     np.testing.assert_allclose(found.variances[:4], exact.variances[:4], rtol=1e-6)
     np.testing.assert_allclose(np.abs(found.axes[:4] @ exact.axes[:4].T), np.eye(4), atol=1e-5)
     np.testing.assert_allclose(found.total, exact.total)
@@ -43,7 +45,7 @@ def test_principal_axes_of_large_data_are_close(monkeypatch):
 def test_principal_axes_leave_out_what_has_no_variance():
     X = torch.ones(10, 4)
     X[:, 0] = torch.arange(10)
-    found = networks.principal_axes(X, 4)
+    found = axes_of.principal_axes(X, 4)
     assert found.axes.shape == (1, 4)
     first = found.first(3)
     assert first.axes.shape == (3, 4)
@@ -56,7 +58,7 @@ def test_initialized_at_principal_axes_it_is_pca(x, hidden, probabilities):
     if probabilities:
         x = torch.sigmoid(x)
     module = networks.AutoEncoderModule(5, 2, hidden, "silu", probabilities)
-    axes = networks.principal_axes(x, 2)
+    axes = axes_of.principal_axes(x, 2)
     module.initialize(x, torch.arange(60), axes.first(2))
     pca = PCA(2).fit(x.numpy())
     expected = pca.inverse_transform(pca.transform(x.numpy()))
@@ -67,7 +69,7 @@ def test_initialized_at_principal_axes_it_is_pca(x, hidden, probabilities):
         np.testing.assert_allclose(module.encode(x).var(0), [1, 1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("from_pca", [False, True])
 @pytest.mark.parametrize("variational", [False, True])
 def test_gradient_reaches_every_parameter(x, activation, from_pca, variational):
@@ -75,7 +77,7 @@ def test_gradient_reaches_every_parameter(x, activation, from_pca, variational):
     kind = networks.VariationalModule if variational else networks.AutoEncoderModule
     module = kind(5, 2, (7, 4), activation)
     if from_pca:
-        axes = networks.principal_axes(x, 2)
+        axes = axes_of.principal_axes(x, 2)
         module.initialize(x, torch.arange(60), axes.first(2))
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     for _ in range(2):  # hidden layers get theirs once the output layers have left zero

@@ -20,10 +20,12 @@ from sklearn.preprocessing import StandardScaler
 
 import skae
 from skae import _rows, _selection, _training
-from skae._networks import principal_axes
+from skae._axes import principal_axes
 
 QUICK = dict(max_iter=3, random_state=0)
-every_member = pytest.mark.parametrize("name", [name for name in skae.__all__ if name != "BaseAutoEncoder"])
+every_member = pytest.mark.parametrize(
+    "name", [name for name in skae.__all__ if name not in ("BaseAutoEncoder", "AutoEncoderImputer")]
+)
 
 
 def member(name, *arguments, **options):
@@ -103,7 +105,7 @@ def test_weighted_principal_axes_are_those_of_repeated_rows(shape):
 
 
 def test_randomized_axes_take_weights_too(monkeypatch):
-    monkeypatch.setattr("skae._networks.EXACT_SIZE", 20)
+    monkeypatch.setattr("skae._axes.EXACT_SIZE", 20)
     rng = np.random.RandomState(1)
     X = (rng.standard_normal((150, 60)) * np.geomspace(5, 0.01, 60)).astype(np.float32)
     weights = torch.from_numpy(rng.randint(1, 5, 150).astype(np.float64))
@@ -325,7 +327,7 @@ def test_sparse_rows_that_are_wide_have_the_same_axes(monkeypatch):
     X = sparse.csr_array(X)
     counts = np.random.RandomState(0).randint(1, 3, 400)
     options = dict(hidden_layer_sizes=(), max_iter=1, learning_rate_init=1e-12, random_state=0)
-    monkeypatch.setattr("skae._networks.MOST_NUMBERS", 1000)
+    monkeypatch.setattr("skae._axes.MOST_NUMBERS", 1000)
     for weights in (None, counts):
         model = skae.AutoEncoder(3, **options).fit(X, sample_weight=weights)
         repeated = np.repeat(X.toarray(), counts if weights is not None else 1, axis=0)
@@ -429,7 +431,7 @@ def test_sparse_rows_without_variance(n_rows):
 def monkey_numbers(number):
     """Within, sparse rows of so many numbers are no longer made dense for their principal axes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skae._networks.MOST_NUMBERS", number)
+        patch.setattr("skae._axes.MOST_NUMBERS", number)
         yield
 
 

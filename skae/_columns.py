@@ -1,0 +1,265 @@
+"""Columns of tables -> numbers, and back: which are categories, their codes, their dtypes.
+
+Tables are data frames of pandas or polars and two-dimensional arrays. Neither library is imported here.
+"""
+
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+
+__all__ = [
+    "MOST_CATEGORIES",
+    "Column",
+    "categorical_columns",
+    "completed",
+    "is_missing_table",
+    "library",
+    "read",
+    "stacked_columns",
+    "table",
+]
+
+# A column with more values than that is no category that could be learned, but a name or a number of each row.
+MOST_CATEGORIES = 1000
+
+
+class Column(NamedTuple):
+    """A column as `fit` saw it: name, dtype (None of an array of objects), sorted categories (None for numbers)."""
+
+    name: Any
+    dtype: Any
+    categories: tuple | None
+
+
+def library(X) -> str | None:
+    """ "pandas" or "polars" for a data frame, otherwise None."""
+    name = type(X).__module__.split(".")[0]
+    return name if name in ("pandas", "polars") and hasattr(X, "columns") else None
+
+
+def column(X, place: int):
+    """One column of a data frame, as its own type has it, or of an array."""
+    return {"pandas": lambda: X.iloc[:, place], "polars": lambda: X.to_series(place)}.get(
+        library(X), lambda: X[:, place]
+    )()
+
+
+def is_missing(value) -> bool:
+    return value is None or is_scalar_nan(value) or is_pandas_na(value) or (value != value) is True
+
+
+def categorical_columns(X, categorical_features) -> np.ndarray | None:
+    """Which columns of X are categories, bool (n_features,); None if none is."""
+    if categorical_features is None:
+        return None
+    if isinstance(categorical_features, str):  # "auto"
+        if sparse.issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind not in "OUS"):
+            return None
+        X = _as_table(X)
+        if library(X) is None and (X.ndim != 2 or X.dtype.kind not in "OUS"):
+            return None
+        mask = np.array([_is_category(column(X, place), name) for place, name in enumerate(_names(X))], dtype=bool)
+    else:
+        if sparse.issparse(X):
+            raise TypeError("Sparse data was passed, but categorical_features need dense data. Use X.toarray().")
+        X = _as_table(X)
+        mask = np.zeros(X.shape[1], dtype=bool)
+        mask[_get_column_indices(X, list(categorical_features))] = True
+    return mask if mask.any() else None
+
+
+def _as_table(X):
+    if library(X) is not None or isinstance(X, np.ndarray):
+        return X
+    array = np.asarray(X)
+    return np.asarray(X, dtype=object) if array.dtype.kind in "US" else array
+
+
+def _names(X) -> list:
+    return list(X.columns) if library(X) else list(range(X.shape[1]))
+
+
+def _is_category(values, name) -> bool:
+    """Whether a column holds categories: by its dtype or, of objects, by its values."""
+    dtype = str(values.dtype).lower()
+    if any(date in dtype for date in ("date", "time", "duration")) or getattr(values.dtype, "kind", "O") in "mM":
+        raise ValueError(
+            f"Column {name!r} has the dtype {values.dtype}. Make it a number, such as days since the first, or a "
+            "category, such as the month."
+        )
+    if getattr(values.dtype, "kind", "O") in "iufc" or dtype.startswith(("int", "uint", "float", "double", "decimal")):
+        return False
+    if dtype != "object" or hasattr(values.dtype, "categories"):
+        return True
+    return _kind_of_values(_objects(values), name) is not numbers.Number
+
+
+def _objects(values) -> list:
+    """The values of a column as objects of Python."""
+    values = values.to_list() if hasattr(values, "to_list") else values.tolist()
+    return [value.item() if isinstance(value, np.generic) and not is_missing(value) else value for value in values]
+
+
+def _kind_of_values(values: Sequence, name) -> type:
+    """str, bool or Number, which all values of a column of objects are; an error if they are several."""
+    kinds: dict[type, Any] = {}
+    for value in values:
+        if not is_missing(value):
+            kinds.setdefault(next((k for k in (str, bool, numbers.Number) if isinstance(value, k)), type(value)), value)
+    for kind, value in kinds.items():
+        if hasattr(value, "strftime"):
+            raise ValueError(
+                f"Column {name!r} holds dates such as {value}. Make it a number, such as days since the first, or a "
+                "category, such as the month."
+            )
+        if kind not in (str, bool, numbers.Number):
+            raise TypeError(
+                f"Column {name!r} holds {kind.__name__!r}, but an argument must be a string or a real number, a bool "
+                "or missing."
+            )
+    if len(kinds) > 1:
+        examples = ", ".join(repr(value) for value in kinds.values())
+        raise ValueError(
+            f"Column {name!r} mixes types, such as {examples}. Make it all numbers, or all strings with astype(str)."
+        )
+    return next(iter(kinds), numbers.Number)
+
+
+def read(X, mask: np.ndarray, columns: Sequence[Column] | None = None) -> tuple[np.ndarray, tuple[Column, ...]]:
+    """Codes of categories and numbers, float64 (n_samples, n_features), NaN where missing; and the columns.
+
+    columns: those of the fit; values that are not among their categories are taken as missing.
+    """
+    X = _as_table(X)
+    names = _names(X)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"X has more than one column with the name {twice!r}. Rename them.")
+    codes, found = np.empty(X.shape), []
+    for place, (name, is_category) in enumerate(zip(names, mask, strict=True)):
+        values = column(X, place)
+        if is_category:
+            known = None if columns is None else columns[place].categories
+            codes[:, place], known = _codes(_objects(values), known, name)
+        else:
+            codes[:, place], known = _numbers(values, name), None
+        if columns is None and X.shape[0] and np.isnan(codes[:, place]).all():
+            raise ValueError(f"Column {name!r} has no observed value. Drop it.")
+        found.append(Column(name, getattr(values, "dtype", None) if library(X) else None, known))
+    return codes, tuple(found)
+
+
+def _numbers(values, name) -> np.ndarray:
+    if str(values.dtype) == "object" and not hasattr(values, "to_numpy"):
+        values = [np.nan if is_missing(value) else value for value in values]
+    try:
+        if hasattr(values, "cast"):  # polars
+            return values.cast(float, strict=True).to_numpy().astype(np.float64)
+        if hasattr(values, "to_numpy"):
+            return values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Column {name!r} is not of numbers and not among categorical_features: {error}.") from error
+    except Exception as error:  # polars has its own
+        raise ValueError(f"Column {name!r} cannot be read as numbers: {error}") from error
+
+
+def _codes(values: list, categories: tuple | None, name) -> tuple[np.ndarray, tuple]:
+    missing = np.fromiter((is_missing(value) for value in values), bool, len(values))
+    if categories is None:
+        present = {value for value, hole in zip(values, missing, strict=True) if not hole}
+        _kind_of_values(list(present), name)
+        categories = tuple(sorted(present))
+        if len(categories) > MOST_CATEGORIES:
+            raise ValueError(
+                f"Column {name!r} has {len(categories)} categories, more than {MOST_CATEGORIES}. Drop it, or join "
+                "those that are rare."
+            )
+    places = {value: float(place) for place, value in enumerate(categories)}
+    known = (np.nan if hole else places.get(value, np.nan) for value, hole in zip(values, missing, strict=True))
+    return np.fromiter(known, np.float64, len(values)), categories
+
+
+def _values(codes: np.ndarray, column: Column) -> Sequence:
+    """Numbers or categories of a column, to be given its dtype."""
+    if column.categories is not None:
+        return [column.categories[int(code)] for code in codes]
+    kind = str(column.dtype).lower()
+    if kind.startswith(("int", "uint")):
+        return np.rint(codes).astype(np.int64 if kind.startswith("int") else np.uint64)
+    return codes
+
+
+def table(codes: np.ndarray, columns: Sequence[Column], like: str | None, index=None):
+    """A table of the library and with the dtypes of a fit; an array of objects if it was none."""
+    if like == "pandas":
+        import pandas
+
+        series = {c.name: pandas.Series(_values(codes[:, i], c), index=index) for i, c in enumerate(columns)}
+        dtypes = {c.name: c.dtype for c in columns}
+        return pandas.DataFrame(series, index=index).astype(dtypes)
+    if like == "polars":
+        import polars
+
+        series = [polars.Series(c.name, _values(codes[:, i], c)).cast(c.dtype) for i, c in enumerate(columns)]
+        return polars.DataFrame(series)
+    out = np.empty(codes.shape, dtype=object)
+    for place, c in enumerate(columns):
+        out[:, place] = _values(codes[:, place], c)
+    return out
+
+
+def completed(X, codes: np.ndarray, categories: Sequence[tuple | None]):
+    """X with its missing cells as codes have them, and all other cells as they are; a copy of the same type."""
+    X = X.copy() if library(X) == "pandas" else _as_table(X)
+    out = X if library(X) else np.array(X)
+    for place, (name, known) in enumerate(zip(_names(X), categories, strict=True)):
+        values = column(X, place)
+        if library(X) is None and values.dtype.kind == "f":
+            holes = np.isnan(values)
+        else:
+            holes = np.fromiter((is_missing(value) for value in _objects(values)), bool, X.shape[0])
+        if not holes.any():
+            continue
+        filled = _values(codes[holes, place], Column(name, values.dtype if library(X) else None, known))
+        if library(X) == "pandas":
+            values = values.copy()
+            values[holes] = type(values)(list(filled), dtype=values.dtype).array
+            out.isetitem(place, values)
+        elif library(X) == "polars":
+            whole = np.array(values.to_list(), dtype=object)
+            whole[holes] = filled
+            out = out.with_columns(type(values)(name, whole.tolist(), dtype=values.dtype))
+        else:
+            out[holes, place] = filled
+    return out
+
+
+def is_missing_table(X) -> np.ndarray:
+    """Which cells of a table are missing, bool (n_samples, n_features)."""
+    X = _as_table(X)
+    if library(X) is None and X.dtype.kind in "biuf":
+        return np.isnan(X) if X.dtype.kind == "f" else np.zeros(X.shape, dtype=bool)
+    columns = [[is_missing(value) for value in _objects(column(X, place))] for place in range(X.shape[1])]
+    return np.array(columns, dtype=bool).reshape(X.shape[::-1]).T
+
+
+def stacked_columns(filled, empty: np.ndarray, names: list):
+    """A table with columns of zeros in the places where a column was empty."""
+    rows = filled.shape[0]
+    if library(filled) is None:
+        out = np.zeros((rows, len(empty)), dtype=filled.dtype)
+        out[:, ~empty] = filled
+        return out
+    if library(filled) == "pandas":
+        for place in np.flatnonzero(empty):
+            filled.insert(int(place), names[place], 0.0)
+        return filled
+    for place in np.flatnonzero(empty):
+        filled = filled.insert_column(int(place), type(filled.to_series(0))(names[place], np.zeros(rows)))
+    return filled

@@ -1,0 +1,166 @@
+"""Rows of a table with categories <-> what the network sees: numbers with a scale each, and coded indicators."""
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from ._axes import LEAST_NOISE
+from ._columns import categorical_columns, library, read, table
+from ._layers import Columns
+from ._rows import ROWS_AT_ONCE, TableRows
+from ._scaling import Scaler
+
+__all__ = ["TableScaler", "fitted_scaler", "scaler_for"]
+
+# Shares of categories are at least this, so that they can be divided by.
+LEAST_SHARE = 1e-6
+
+
+class TableScaler(Scaler):
+    r"""Numbers less their mean, divided by their standard deviation, and categories as indicators.
+
+    The indicator of a category whose share of the rows is p is coded as :math:`(1\{x = k\} - p) / \sqrt{p}`, so that
+    PCA of all inputs is a factor analysis of mixed data (Pages 2004, "Analyse factorielle de donnees mixtes"). A
+    missing cell, or a category that the fit did not see, is NaN in all its inputs.
+
+    member: the scaler of the estimator, which may learn more. weighs: whether columns count alike in the squared error.
+    """
+
+    attributes = (*Scaler.attributes, "_is_category_", "_deviations_", "_least_noise_", "_weighs_")
+
+    def __init__(self, member, is_category=None, weighs=True):
+        super().__init__()
+        self.member, self._is_category_, self._weighs_ = member, is_category, weighs
+        self.attributes = tuple(dict.fromkeys((*member.attributes, *type(self).attributes)))
+
+    def validate(self, estimator, X, reset, new=False, weights=None):
+        """Codes of categories and numbers, float64 (n_samples, n_features), NaN where they are missing."""
+        X = check_array(X, dtype=None, ensure_all_finite=False) if library(X) is None else X
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        if reset:
+            codes, self._columns_ = read(X, self._is_category_)
+            self._container_ = library(X)
+        else:
+            codes, _ = read(X, self._is_category_, self._columns_)
+        return check_array(codes, ensure_all_finite="allow-nan", input_name="X")
+
+    def fit(self, X, weights=None):
+        own = self.member.fit(X, weights).learned()  # of the member's scaler, what is more than mean and scale
+        vars(self).update({name: value for name, value in own.items() if name not in TableScaler.attributes})
+        weights = np.ones(len(X)) if weights is None else weights
+        means, deviations, least = [], [], []
+        for values, column in zip(X.T, self._columns_, strict=True):
+            seen = ~np.isnan(values)
+            values, counts = values[seen], weights[seen]
+            if column.categories is not None:
+                shares = np.bincount(values.astype(int), counts, len(column.categories)) / counts.sum()
+                shares = np.maximum(shares, LEAST_SHARE)
+                means += shares.tolist()
+                deviations += np.sqrt(shares).tolist()
+                least += [LEAST_NOISE] * len(shares)
+            else:
+                mean = np.average(values, weights=counts)
+                deviation = np.sqrt(np.average(np.square(values - mean), weights=counts))
+                if not np.isfinite(deviation):
+                    raise ValueError(
+                        f"Column {column.name!r} has values too large: their squares are infinite in float64. Divide "
+                        "it by its maximum."
+                    )
+                deviation = float(deviation) or 1.0
+                means.append(float(mean))
+                deviations.append(deviation)
+                least.append(max((0.5 * gap_of_atoms(values) / deviation) ** 2, LEAST_NOISE))
+        self.mean_, self._deviations_, self.scale_ = np.array(means), np.array(deviations), 1.0
+        self._least_noise_, self._missing_ = np.array(least), bool(np.isnan(X).any())
+        return self
+
+    def _sizes(self):
+        return tuple(1 if column.categories is None else len(column.categories) for column in self._columns_)
+
+    def network_options(self):
+        categorical = tuple(bool(is_category) for is_category in self._is_category_)
+        is_category = np.repeat(categorical, self._sizes())
+        shares = torch.tensor(np.where(is_category, self.mean_, 1.0), dtype=torch.float32)
+        least_noise = torch.tensor(self._least_noise_, dtype=torch.float32)
+        columns = Columns(self._sizes(), categorical, shares, least_noise, self._missing_)
+        return self.member.restore(self).network_options() | {"columns": columns}
+
+    def weights(self):
+        """Of the inputs in the squared error, (n_inputs,): one over the variance of all inputs of the column; or None.
+
+        K categories have the variance K - 1 in all, and a number has one: without weights a column with forty would
+        count as much as 39 numbers. A linear network is to be PCA of the inputs as they are, and has none.
+        """
+        if not self._weighs_:
+            return None
+        sizes = np.array(self._sizes())
+        return np.repeat(1.0 / np.maximum(np.where(self._is_category_, sizes - 1, 1), 1), sizes)
+
+    def log_scale(self, X):
+        first = np.cumsum((0, *self._sizes()[:-1]))
+        return ~np.isnan(X) @ np.where(self._is_category_, 0.0, np.log(self._deviations_[first]))
+
+    def transform(self, x):
+        """Inputs (n, n_inputs) of codes and numbers (n, n_features), a tensor."""
+        sizes = torch.tensor(self._sizes())
+        column_of_input = torch.arange(len(sizes)).repeat_interleave(sizes)
+        code = torch.cat([torch.arange(size) for size in sizes.tolist()]).to(x)
+        values = x[:, column_of_input]
+        is_category = torch.from_numpy(np.repeat(self._is_category_, self._sizes())).to(x.device)
+        inputs = torch.where(is_category & ~values.isnan(), (values == code).to(x), values)
+        return (inputs - torch.tensor(self.mean_).to(x)) / torch.tensor(self._deviations_).to(x)
+
+    def tensor(self, X, device):
+        """What the network sees of all of X: float32, on the device."""
+        x = torch.empty((len(X), self.n_inputs), dtype=torch.float32)
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            x[rows] = self.transform(torch.from_numpy(np.array(X[rows], dtype=np.float64)))
+        x = x.to(device)
+        weights = self.weights()
+        if weights is None:
+            return TableRows.of(x) if self._missing_ else x
+        return TableRows.of(x, torch.tensor(weights, dtype=torch.float32, device=device))
+
+    def inverse_transform(self, x_hat):
+        """Numbers and codes of the most probable categories, (n, n_features)."""
+        inputs = x_hat * torch.tensor(self._deviations_).to(x_hat) + torch.tensor(self.mean_).to(x_hat)
+        parts = inputs.split(self._sizes(), dim=-1)
+        columns = [
+            part.argmax(-1, keepdim=True).to(part) if is_category else part
+            for part, is_category in zip(parts, self._is_category_, strict=True)
+        ]
+        return torch.cat(columns, -1)
+
+    def table(self, X):
+        """A table of the library and with the names and dtypes that `fit` saw."""
+        return table(X, self._columns_, self._container_)
+
+
+def gap_of_atoms(values):
+    """Smallest difference of the values of a column that has few different ones, so that they repeat; otherwise 0."""
+    distinct = np.unique(values)
+    return np.diff(distinct).min() if 1 < len(distinct) <= len(values) / 2 else 0.0
+
+
+def fitted_scaler(builder, estimator):
+    """The scaler of a fitted estimator, from its attributes."""
+    scaler = builder._build_scaler()
+    if getattr(estimator, "_columns_", None) is not None:
+        scaler = TableScaler(scaler)
+    return scaler.restore(estimator)
+
+
+def scaler_for(estimator, X):
+    """The scaler that a fit to X takes: that of the estimator, or one for tables if columns of X are categories."""
+    scaler = estimator._build_scaler()
+    is_category = categorical_columns(X, estimator.categorical_features) if scaler.takes_tables else None
+    if is_category is None:
+        return scaler
+    if scaler.probabilities:
+        raise ValueError(
+            "X has categories, but a decoder that gives probabilities of numbers in [0, 1] takes none. Use "
+            "likelihood='gaussian' or loss='squared_error', with which categories have probabilities of their own."
+        )
+    return TableScaler(scaler, is_category, weighs=bool(estimator._hidden_layer_sizes()))
