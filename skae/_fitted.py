@@ -256,9 +256,9 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         parameters = inspect.signature(self._build_module).parameters.values()
         if "columns" in options and not any(p.kind is p.VAR_KEYWORD or p.name == "columns" for p in parameters):
             raise TypeError(
-                f"X has missing cells or categories, and {type(self).__name__}._build_module takes no columns=..., what "
-                "the network has to know of them. Let it take **options and pass these to AutoEncoderModule, or impute "
-                "and encode X."
+                f"X has missing cells or categories, and {type(self).__name__}._build_module takes no columns=..., "
+                "what the network has to know of them. Let it take **options and pass these to AutoEncoderModule, or "
+                "impute and encode X."
             )
         with reproducible(seed, device):
             network = self._build_module(scaler.n_inputs, n_components, scaler.scale_, **options)

@@ -59,10 +59,10 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         The fitted member.
 
     n_features_in_ : int
-        Number of features seen during `fit`.
+        Number of columns of X in `fit`.
 
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of features seen during `fit`, if they are all strings.
+        Names of the columns of X in `fit`, if they are all strings.
 
     See Also
     --------

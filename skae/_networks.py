@@ -23,8 +23,8 @@ class Network(nn.Module):
 
     code_scale: what codes are multiplied by to be in the units of the scaled rows, a number or a tensor of shape
     (n_components,), 1 if it is not set; None if codes have units of their own, as those of a prior.
-    columns: what it knows of a table. fills: whether it takes rows with missing cells, NaN; it then has ``fill_by(axes)``,
-    which is given their principal axes.
+    columns: what it knows of a table. fills: whether it takes rows with missing cells, NaN; it then has
+    ``fill_by(axes)``, which is given their principal axes.
     has_pca: whether the network is PCA once it is initialized at principal axes, so that it can be the PCA fallback.
     """
 
