@@ -282,7 +282,8 @@ class BaseAutoEncoder(
         if continuing:
             return lambda init, rows: _for_training(self.module_, data.x.device), ("present",)
         initialization = self._initialization(scaler, data, seed)
-        compete = bool(self._hidden_layer_sizes())  # a linear network at PCA is at its optimum
+        # a linear network at PCA is at its optimum
+        compete = bool(self._hidden_layer_sizes()) and not getattr(initialization.random, "starts_once", False)
         return initialization.network, ("pca", "random")[: 1 + compete] if initialization.from_pca else ("random",)
 
     def _initialization(self, scaler, data, seed):

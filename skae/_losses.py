@@ -8,6 +8,8 @@ Missing cells of a batch of `TableRows` are left out.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -117,7 +119,7 @@ def normal_log_density(z: Tensor, mean: Tensor, log_var: Tensor, factor: Tensor 
     """
     if factor is None:
         return -0.5 * (math.log(2 * math.pi) + log_var + (z - mean).square() / log_var.exp()).sum(-1)
-    deviations = (factor.mT @ (z - mean)[..., None]).squeeze(-1)
+    deviations = _per_row(torch.matmul, factor.mT, z - mean)
     diagonal = factor.diagonal(dim1=-2, dim2=-1)
     return normal_log_density(deviations, torch.zeros_like(mean), log_var) + diagonal.log().sum(-1)
 
@@ -196,7 +198,11 @@ def with_noise(noise: Tensor, mean: Tensor, log_var: Tensor, factor: Tensor | No
     """The draws for given standard normal noise, (..., batch, n_components)."""
     if factor is None:
         return mean + (0.5 * log_var).exp() * noise
-    noise = (0.5 * log_var).exp() * noise
-    columns = noise.movedim(0, -1) if noise.ndim == 3 else noise[..., None]
-    drawn = torch.linalg.solve_triangular(factor.mT, columns, upper=True)
-    return mean + (drawn.movedim(-1, 0) if noise.ndim == 3 else drawn.squeeze(-1))
+    solve = partial(torch.linalg.solve_triangular, upper=True)
+    return mean + _per_row(solve, factor.mT, (0.5 * log_var).exp() * noise)
+
+
+def _per_row(function: Callable[[Tensor, Tensor], Tensor], matrices: Tensor, vectors: Tensor) -> Tensor:
+    """A function of the matrix of each row, (batch, k, k), and all its vectors, (..., batch, k), at once."""
+    columns = vectors.reshape(-1, *vectors.shape[-2:]).permute(1, 2, 0)
+    return function(matrices, columns).permute(2, 0, 1).reshape(vectors.shape)

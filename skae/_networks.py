@@ -25,6 +25,7 @@ class Network(nn.Module):
     (n_components,), 1 if it is not set; None if codes have units of their own, as those of a prior.
     columns: what it knows of a table. fills: whether it takes rows with missing cells, NaN; it then has
     ``fill_by(axes)``, which is given their principal axes.
+    starts_once: whether random weights are not worth a run of their own beside PCA.
     has_pca: whether the network is PCA once it is initialized at principal axes, so that it can be the PCA fallback.
     """
 
@@ -32,6 +33,7 @@ class Network(nn.Module):
     has_pca: bool = True
     columns: Columns | None = None
     fills: bool = False
+    starts_once: bool = False
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes of scaled rows, (batch, n_inputs) -> (batch, n_components)."""
@@ -178,6 +180,11 @@ class VariationalModule(AutoEncoderModule):
         self.register_buffer("numbers", columns.numbers)
         self.register_buffer("categories", columns.categories)
         self.register_buffer("members", columns.members)
+
+    @property
+    def starts_once(self) -> bool:
+        """The encoder is the posterior of probabilistic PCA with random weights too: a second run gained nothing."""
+        return self.fills
 
     @property
     def log_noise(self) -> Tensor:

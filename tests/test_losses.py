@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Categorical, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.nn.functional import one_hot
 
 from skae import _losses as losses
+from skae._rows import TableRows
 
 
 @pytest.fixture
@@ -109,3 +111,80 @@ def test_terms_keep_leading_axes_and_differentiate(name, x, y):
     assert term(x, y).shape == (7,)
     assert term(x[None], y.expand(3, 7, 5)).shape == (3, 7)
     assert torch.autograd.gradcheck(lambda y: term(x, y), y.clone().requires_grad_())
+
+
+@pytest.fixture
+def factor():
+    torch.manual_seed(1)
+    root = torch.randn(7, 5, 5, dtype=torch.float64)
+    return torch.linalg.cholesky(torch.eye(5, dtype=torch.float64) + root @ root.mT)
+
+
+def correlated(mean, log_var, factor):
+    """The normal distribution of which a factor is given, by torch."""
+    root = torch.linalg.solve_triangular(factor.mT, torch.eye(5, dtype=torch.float64).expand_as(factor), upper=True)
+    return MultivariateNormal(mean, root @ torch.diag_embed(log_var.exp()) @ root.mT)
+
+
+def test_correlated_normal(x, y, factor):
+    log_var = 0.3 * y
+    oracle = correlated(x, log_var, factor)
+    z = x + torch.randn(3, 7, 5, dtype=torch.float64)
+    torch.testing.assert_close(losses.normal_log_density(z, x, log_var, factor), oracle.log_prob(z))
+    prior = MultivariateNormal(torch.zeros(5).double(), torch.eye(5).double())
+    torch.testing.assert_close(losses.standard_normal_kl(x, log_var, factor), kl_divergence(oracle, prior))
+    torch.testing.assert_close(
+        losses.marginal_variances(log_var, factor), oracle.covariance_matrix.diagonal(dim1=-2, dim2=-1)
+    )
+    draws = losses.with_noise(torch.randn(40_000, 7, 5, dtype=torch.float64), x, log_var, factor)
+    torch.testing.assert_close(draws.mean(0), x, atol=0.05, rtol=0)
+    torch.testing.assert_close(draws[:, 2].T.cov(), oracle.covariance_matrix[2], atol=0.05, rtol=0.05)
+    alone = losses.with_noise(torch.zeros(7, 5, dtype=torch.float64), x, log_var, factor)
+    torch.testing.assert_close(alone, x)
+    assert losses.free_bits_kl(x, log_var, 50.0, factor).tolist() == [250.0] * 7
+
+
+def test_missing_cells_are_left_out(x, y):
+    missing = torch.zeros(7, 5, dtype=torch.bool)
+    missing[0, :2], missing[3] = True, True
+    holed = TableRows.of(torch.where(missing, torch.nan, x))
+    x_hat = y.clone().requires_grad_()
+    found = losses.squared_error(holed, x_hat)
+    torch.testing.assert_close(found, torch.where(missing, 0, (x - y).square()).sum(-1))
+    found.sum().backward()
+    torch.testing.assert_close(x_hat.grad, torch.where(missing, 0, 2 * (y - x)))
+    cross_entropy = losses.binary_cross_entropy(TableRows.of(torch.where(missing, torch.nan, x.sigmoid())), y)
+    terms = -(x.sigmoid() * y.sigmoid().log() + (1 - x.sigmoid()) * (1 - y.sigmoid()).log())
+    torch.testing.assert_close(cross_entropy, torch.where(missing, 0, terms).sum(-1))
+    log_variance = torch.linspace(-1, 1, 5).double()
+    for value in (log_variance, log_variance[2]):
+        density = Normal(y, (0.5 * value).exp()).log_prob(x)
+        torch.testing.assert_close(
+            losses.gaussian_log_likelihood(holed, y, value), torch.where(missing, 0, density).sum(-1)
+        )
+    weights = torch.rand(5).double()
+    weighted = losses.squared_error(TableRows.of(x.clone(), weights), y)
+    torch.testing.assert_close(weighted, (weights * (x - y).square()).sum(-1))
+
+
+def test_categories():
+    torch.manual_seed(0)
+    places, members = torch.tensor([[1, 2, 3], [4, 5, -1]]), torch.zeros(6, 2).double()
+    members[1:4, 0], members[4:, 1] = 1, 1
+    shares = torch.tensor([1, 0.2, 0.3, 0.5, 0.6, 0.4]).double()
+    logits, codes = torch.randn(4, 6).double(), torch.tensor([[0, 1], [2, 0], [1, 1], [2, 1]])
+    indicators = torch.cat([torch.zeros(4, 1), one_hot(codes[:, 0], 3), one_hot(codes[:, 1], 2)], 1)
+    x = (indicators - shares) / shares.sqrt()
+    first, second = Categorical(logits=logits[:, 1:4]), Categorical(logits=logits[:, 4:])
+    found = losses.categorical_log_likelihood(x, logits, members)
+    torch.testing.assert_close(found, first.log_prob(codes[:, 0]) + second.log_prob(codes[:, 1]))
+    x[0, 1:4] = torch.nan
+    found = losses.categorical_log_likelihood(x, logits, members)
+    torch.testing.assert_close(found[0], second.log_prob(codes[:, 1])[0])
+    coded = losses.coded_probabilities(logits, places, shares)
+    torch.testing.assert_close(coded[:, 0], logits[:, 0])
+    torch.testing.assert_close(coded[:, 1:4] * shares[1:4].sqrt() + shares[1:4], first.probs)
+    uniform = torch.rand(20_000, 4, 6).double()
+    drawn = losses.drawn_categories(logits.expand(20_000, 4, 6), logits, uniform, places, shares)
+    frequencies = (drawn[..., 1:4] * shares[1:4].sqrt() + shares[1:4]).mean(0)
+    torch.testing.assert_close(frequencies, first.probs, atol=0.015, rtol=0)
