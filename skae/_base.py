@@ -147,6 +147,7 @@ class BaseAutoEncoder(
             sample, folds = sample_and_folds(valid, weights, groups, splits, seed)
             if not continuing:
                 scaler.fit(sample.X, sample.weights)
+                scaler.expect(held_out)
             data = self._data(sample, folds, held_out, scaler, seed)
             network_seed = self._network_seed_ if continuing else seed
             attributes = partial(self._attributes, scaler, network_seed, valid.shape[0])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseAutoEncoder
@@ -71,8 +71,9 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         `partial_fit` with ten rows or more passed over (Burda et al. 2016, "Importance Weighted Autoencoders", section
         5.2). A warning says if there is none.
 
-    noise_variance_ : float
-        Variance of the Gaussian likelihood, in squared units of X; not for "bernoulli".
+    noise_variance_ : float or ndarray of shape (n_features_in_,)
+        Variance of the Gaussian likelihood, in squared units of X; not for "bernoulli". If X has missing cells or
+        categories, that of each column, NaN for categories.
     """
 
     likelihood: str = parameter(StrOptions({"gaussian", "bernoulli"}), default="gaussian", defines_network=True)
@@ -132,6 +133,14 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         module.prior = NormalPrior()
         return module
 
+    def _check_parameters(self):
+        super()._check_parameters()
+        if self.n_draws not in ("auto", 1) and (self.beta != 1 or getattr(self, "free_bits", 0)):
+            raise InvalidParameterError(
+                f"n_draws={self.n_draws} maximizes a bound without a divergence that beta or free_bits could change. "
+                "Use beta=1 and free_bits=0, or n_draws=1."
+            )
+
     def _build_scaler(self):
         return Scaler(probabilities=self.likelihood == "bernoulli")
 
@@ -156,7 +165,11 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         check_is_fitted(self)
         if self.module_.probabilities:
             raise AttributeError("Only the Gaussian likelihood has a noise variance.")
-        return float(self.module_.log_noise.detach().exp()) * self.scale_**2
+        noise = self.module_.log_noise.detach().exp().numpy(force=True)
+        if not noise.ndim:
+            return float(noise) * self.scale_**2
+        first = np.cumsum((0, *self.module_.columns.sizes[:-1]))
+        return noise[first] * self._scaler_.column_scales() ** 2
 
     def score_samples(self, X, n_draws=100):
         r"""Importance-weighted bound on the log-likelihood of each row.
@@ -282,7 +295,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         check_is_fitted(self)
         n_samples, rng = checked_draws(n_samples, random_state)
         codes = self._draw_codes(n_samples, rng)
-        if self._scaler_._columns_ is not None:
+        if self.module_.columns is not None:
             return self._scaler_.table(self._map(codes, partial(self._draw_rows, rng), self.n_features_in_))
         return self._add_noise(self.inverse_transform(codes), rng)
 

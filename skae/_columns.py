@@ -4,6 +4,8 @@ Tables are data frames of pandas or polars and two-dimensional arrays. Neither l
 """
 
 import numbers
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ __all__ = [
     "MOST_CATEGORIES",
     "Column",
     "categorical_columns",
+    "check_names",
     "completed",
     "is_missing_table",
     "library",
@@ -92,7 +95,9 @@ def _is_category(values, name) -> bool:
             f"Column {name!r} has the dtype {values.dtype}. Make it a number, such as days since the first, or a "
             "category, such as the month."
         )
-    if getattr(values.dtype, "kind", "O") in "iufc" or dtype.startswith(("int", "uint", "float", "double", "decimal")):
+    if getattr(values.dtype, "kind", "O") == "c":
+        raise ValueError(f"Complex data not supported, which column {name!r} holds.")
+    if getattr(values.dtype, "kind", "O") in "iuf" or dtype.startswith(("int", "uint", "float", "double", "decimal")):
         return False
     if dtype != "object" or hasattr(values.dtype, "categories"):
         return True
@@ -130,6 +135,13 @@ def _kind_of_values(values: Sequence, name) -> type:
     return next(iter(kinds), numbers.Number)
 
 
+def check_names(X) -> None:
+    names = _names(X)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"X has more than one column with the name {twice!r}. Rename them.")
+
+
 def read(X, mask: np.ndarray, columns: Sequence[Column] | None = None) -> tuple[np.ndarray, tuple[Column, ...]]:
     """Codes of categories and numbers, float64 (n_samples, n_features), NaN where missing; and the columns.
 
@@ -137,15 +149,12 @@ def read(X, mask: np.ndarray, columns: Sequence[Column] | None = None) -> tuple[
     """
     X = _as_table(X)
     names = _names(X)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"X has more than one column with the name {twice!r}. Rename them.")
     codes, found = np.empty(X.shape), []
     for place, (name, is_category) in enumerate(zip(names, mask, strict=True)):
         values = column(X, place)
         if is_category:
             known = None if columns is None else columns[place].categories
-            codes[:, place], known = _codes(_objects(values), known, name)
+            codes[:, place], known = _codes(_objects(values), known, name, hasattr(values.dtype, "categories"))
         else:
             codes[:, place], known = _numbers(values, name), None
         if columns is None and X.shape[0] and np.isnan(codes[:, place]).all():
@@ -169,12 +178,17 @@ def _numbers(values, name) -> np.ndarray:
         raise ValueError(f"Column {name!r} cannot be read as numbers: {error}") from error
 
 
-def _codes(values: list, categories: tuple | None, name) -> tuple[np.ndarray, tuple]:
+def _codes(values: list, categories: tuple | None, name, declared: bool) -> tuple[np.ndarray, tuple]:
+    """Codes of values, and categories, those given or, sorted, those present; declared: whether the dtype has them."""
     missing = np.fromiter((is_missing(value) for value in values), bool, len(values))
     if categories is None:
         present = {value for value, hole in zip(values, missing, strict=True) if not hole}
-        _kind_of_values(list(present), name)
-        categories = tuple(sorted(present))
+        if not declared:
+            _kind_of_values(list(present), name)
+        try:
+            categories = tuple(sorted(present))
+        except TypeError:  # of a dtype with categories of several types
+            categories = tuple(sorted(present, key=repr))
         if len(categories) > MOST_CATEGORIES:
             raise ValueError(
                 f"Column {name!r} has {len(categories)} categories, more than {MOST_CATEGORIES}. Drop it, or join "
@@ -182,17 +196,26 @@ def _codes(values: list, categories: tuple | None, name) -> tuple[np.ndarray, tu
             )
     places = {value: float(place) for place, value in enumerate(categories)}
     known = (np.nan if hole else places.get(value, np.nan) for value, hole in zip(values, missing, strict=True))
-    return np.fromiter(known, np.float64, len(values)), categories
+    codes = np.fromiter(known, np.float64, len(values))
+    if len(codes) > 1 and np.isnan(codes).all() and not missing.all():
+        warnings.warn(
+            f"Column {name!r} has no category that fit has seen, but values such as "
+            f"{values[int(missing.argmin())]!r}: all are taken as missing.",
+            stacklevel=2,
+        )
+    return codes, categories
 
 
 def _values(codes: np.ndarray, column: Column) -> Sequence:
     """Numbers or categories of a column, to be given its dtype."""
     if column.categories is not None:
         return [column.categories[int(code)] for code in codes]
-    kind = str(column.dtype).lower()
-    if kind.startswith(("int", "uint")):
-        return np.rint(codes).astype(np.int64 if kind.startswith("int") else np.uint64)
-    return codes
+    kind = re.match(r"u?int\d*", str(column.dtype).lower())
+    if kind is None:
+        return codes
+    limits = np.iinfo(kind.group())  # as floats, the limits of 64 bits are rounded outwards
+    least, most = np.nextafter(float(limits.min), 0), np.nextafter(float(limits.max), 0)
+    return np.clip(np.rint(codes), np.ceil(least), np.floor(most)).astype(limits.dtype)
 
 
 def table(codes: np.ndarray, columns: Sequence[Column], like: str | None, index=None):

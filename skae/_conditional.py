@@ -101,7 +101,9 @@ class ConditionalVAE(BaseVAE):
     """
 
     condition_features: object = parameter("array-like", None, default=None, defines_network=True)
-    categorical_features: object = parameter(StrOptions({"auto"}), "array-like", default="auto", defines_network=True)
+    categorical_features: object = parameter(
+        StrOptions({"auto"}), "array-like", None, default="auto", defines_network=True
+    )
 
     def _build_module(self, n_features, n_components, scale, n_conditions, **options):
         module = partial(ConditionalModule, n_conditions)
@@ -181,6 +183,43 @@ class ConditionalVAE(BaseVAE):
         if self.condition_encoder_ is None:
             return super().inverse_transform(X)
         return self._rows(self._decode_given(Z, table), table)
+
+    def impute(self, X, n_draws=None, random_state=None):
+        """Fill missing cells, as `VAE.impute` does; without a condition only.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in which cells are missing: NaN, None or pandas.NA.
+        n_draws : int or None, default=None
+            Number of draws. None gives the best guess.
+        random_state : int, RandomState instance or None, default=None
+            Determines the draws.
+
+        Returns
+        -------
+        X_filled : same type as X, or list of them
+            As `VAE.impute` gives them.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            With a condition, or if X or n_draws is not valid.
+        """
+        check_is_fitted(self)
+        if self.condition_encoder_ is not None:
+            raise ValueError(
+                "ConditionalVAE with condition_features does not impute: beside a condition, rows must be complete. "
+                "Use VAE."
+            )
+        return super().impute(X, n_draws, random_state)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.condition_features is None or len(self.condition_features) == 0
+        return tags
 
     def sample(self, n_samples=1, condition=None, random_state=None):
         """Draw new rows that meet a condition: codes from the prior, then rows from the likelihood.
@@ -289,7 +328,8 @@ class ConditionalScaler(Scaler):
                 for column, values in zip(columns, table.T, strict=True)
             ]
         else:
-            categories = _get_column_indices(X, list(self.categorical_features))
+            named = [] if self.categorical_features is None else list(self.categorical_features)
+            categories = _get_column_indices(X, named)
             if not set(categories) <= set(indices.tolist()):
                 raise ValueError(
                     "categorical_features must be columns of X that are among condition_features, got "
@@ -323,7 +363,8 @@ class ConditionalScaler(Scaler):
         return len(self.mean_) + self.n_conditions_
 
     def network_options(self):
-        return {"n_conditions": self.n_conditions_}
+        options = super().network_options() if self.takes_tables else {}
+        return options | {"n_conditions": self.n_conditions_}
 
     def transform(self, x):
         concatenate = torch.cat if isinstance(x, torch.Tensor) else np.concatenate

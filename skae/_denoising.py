@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from ._base import BaseAutoEncoder
 from ._declaration import parameter
 from ._losses import squared_error
+from ._rows import TableRows
 
 
 class DenoisingAutoEncoder(BaseAutoEncoder):
@@ -68,7 +69,8 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
     def _corrupt(self, x, columns=None):
         """A noisy copy of a batch; its columns have mean zero. columns: those of a table, whose inputs go together."""
         if self.noise == "gaussian":
-            return x + self.noise_level * torch.randn_like(x)
+            noisy = x + self.noise_level * torch.randn_like(x)
+            return TableRows.of(noisy) if isinstance(x, TableRows) else noisy
         cells = x if columns is None else x[:, : len(columns.sizes)]
         places = slice(None) if columns is None else columns.column_of_input.to(x.device)
         replaced = (torch.rand_like(cells) < self.noise_level)[:, places]
@@ -76,7 +78,7 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
             other = torch.zeros_like(x)
         elif self.noise == "salt_and_pepper":
             least, most = x.amin(0), x.amax(0)
-            if columns is not None and columns.missing:
+            if isinstance(x, TableRows):
                 least, most = (x.nan_to_num(sign * math.inf).mul(sign).amin(0).mul(sign) for sign in (1, -1))
             other = torch.where(torch.rand_like(cells)[:, places] < 0.5, least, most)
         else:
@@ -84,7 +86,7 @@ class DenoisingAutoEncoder(BaseAutoEncoder):
             shift = torch.randint(1, max(n_rows, 2), cells.shape, device=x.device)[:, places]
             other = x.gather(0, (torch.arange(n_rows, device=x.device)[:, None] + shift) % n_rows)
         noisy = torch.where(replaced, other, x)
-        return noisy if columns is None or not columns.missing else torch.where(x.isnan(), x, noisy)
+        return TableRows.of(torch.where(x.isnan(), x, noisy)) if isinstance(x, TableRows) else noisy
 
     def _check_parameters(self):
         super()._check_parameters()

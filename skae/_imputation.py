@@ -55,7 +55,7 @@ class Imputes:
         ValueError
             If X or n_draws is not valid.
         """
-        if n_draws is not None and (not isinstance(n_draws, Integral) or n_draws < 1):
+        if n_draws is not None and (not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1):
             raise ValueError(f"n_draws must be an integer of at least 1, or None, got {n_draws!r}.")
         valid = self._validate(X)
         columns = self._scaler_._columns_

@@ -47,8 +47,7 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         was missing, as `MissingIndicator` gives them.
 
     keep_empty_features : bool, default=False
-        Whether columns without an observed value in `fit` are kept, filled with zeros (in a column of strings with
-        empty ones). Otherwise they are left out.
+        Whether columns without an observed value in `fit` are kept, filled with zeros. Otherwise they are left out.
 
     random_state : int, RandomState instance or None, default=None
         Determines the fit of the default estimator, and draws.
@@ -203,9 +202,12 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
             filled = np.asarray(filled, dtype=np.float64)
         if self.keep_empty_features and self._empty_.any():
             filled = stacked_columns(filled, self._empty_, list(self.get_feature_names_out())[: len(self._empty_)])
-        if not self.add_indicator:
-            return filled
-        return _with_indicator(filled, missing[:, self._indicated_], self._names_of_indicators())
+        if self.add_indicator:
+            filled = _with_indicator(filled, missing[:, self._indicated_], self._names_of_indicators())
+        named = library(filled) == "pandas" and not all(isinstance(name, str) for name in filled.columns)
+        if named and (self.add_indicator or self.keep_empty_features):
+            filled.columns = self.get_feature_names_out()  # names of both kinds would be refused by what follows
+        return filled
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns of the completed table.

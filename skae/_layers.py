@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ._axes import PrincipalAxes, observed_posterior
+from ._rows import TableRows
 
 __all__ = [
     "ACTIVATIONS",
@@ -93,12 +94,13 @@ class LinearPlusPerceptron(nn.Module):
         return (self.linear.weight,)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.inputs(x)
         y = self.linear(x)
         return y if self.perceptron is None else y + self.perceptron(x)
 
     def inputs(self, x: Tensor) -> Tensor:
-        """What the linear map and the perceptron see of rows x."""
-        return x
+        """What the linear map and the perceptron see of rows x: the mean where a cell is missing."""
+        return x.nan_to_num(0.0) if isinstance(x, TableRows) else x
 
     @torch.no_grad()
     def set_linear(self, weight: Tensor, bias: Tensor) -> None:

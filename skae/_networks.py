@@ -272,9 +272,11 @@ class VariationalModule(AutoEncoderModule):
             noise = rest / max(n_all - self.beta * min(n_components, n_all), 1)
             if n_components >= n_all and len(positive):
                 noise = 0.5 * float(positive.min())  # no variance is discarded: the model is exact for any less noise
-            least = self.least_noise.double() if self.noise.ndim else LEAST_NOISE
-            noise = torch.tensor(noise, dtype=torch.float64).clamp(min=2 * torch.as_tensor(least)) - least
-            self.noise.copy_(noise.float().log() / self.NOISE_STEP)
+            if self.noise.ndim:
+                noise = self.least_noise.new_tensor(noise).clamp(min=2 * self.least_noise) - self.least_noise
+            else:
+                noise = torch.tensor(max(noise, 2 * LEAST_NOISE) - LEAST_NOISE)
+            self.noise.copy_(noise.log() / self.NOISE_STEP)
         # for beta = 0 the posterior has next to no width
         s = max(self.beta * float(self.log_noise.exp().mean()), 1e-12)
         if self.probabilities:
@@ -285,6 +287,6 @@ class VariationalModule(AutoEncoderModule):
         log_var = torch.where(active, (s / variances).log(), 0)
         self.decoder.set_linear((decode[:, None] * axes).T, mean)
         if self.fills:
-            self.encoder.set_factor_model((decode[:, None] * axes).T, mean, s)
+            self.encoder.set_factor_model((decode[:, None] * axes).T, mean, max(s, LEAST_NOISE))
             return
         self.encoder.set_linear(torch.cat([encode, torch.zeros_like(encode)]), torch.cat([-encode @ mean, log_var]))

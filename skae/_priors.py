@@ -9,7 +9,8 @@ import math
 import torch
 from torch import nn
 
-from ._losses import normal_log_density, standard_normal_log_density
+from ._losses import normal_log_density, standard_normal_log_density, with_noise
+from ._rows import TableRows
 from ._training import seeded
 
 N_PSEUDO_INPUTS = 100
@@ -42,14 +43,17 @@ class VampPrior(nn.Module):
         """Draw the pseudo-inputs from some rows of x."""
         self.rows.copy_(x[rows[torch.randint(len(rows), (N_PSEUDO_INPUTS,)).to(rows)]])
 
+    def pseudo_inputs(self):
+        return TableRows.of(self.rows + self.shift)  # what was missing of the rows is missing
+
     def log_density(self, module, z):
-        mean, log_var = module.posterior(self.rows + self.shift)
-        return normal_log_density(z[..., None, :], mean, log_var).logsumexp(-1) - math.log(N_PSEUDO_INPUTS)
+        posterior = module.posterior(self.pseudo_inputs())
+        return normal_log_density(z[..., None, :], *posterior).logsumexp(-1) - math.log(N_PSEUDO_INPUTS)
 
     def draw(self, module, noise, rng):
-        mean, log_var = module.posterior(self.rows + self.shift)
+        posterior = module.posterior(self.pseudo_inputs())
         which = torch.as_tensor(rng.randint(N_PSEUDO_INPUTS, size=len(noise)), device=noise.device)
-        return mean[which] + (0.5 * log_var[which]).exp() * noise
+        return with_noise(noise, *(part[which] for part in posterior))
 
 
 class FlowPrior(nn.Module):

@@ -105,6 +105,11 @@ class Scaler:
         self.scale_ = float(np.sqrt(squares / n_cells)) or 1.0
         return self
 
+    def expect(self, held_out):
+        """Let the network be one for missing cells if only the validation rows have any."""
+        if held_out is not None and not sparse.issparse(held_out.X):
+            self._missing_ = self._missing_ or bool(np.isnan(held_out.X).any())
+
     def restore(self, estimator):
         """Take what was learned from the attributes of a fitted estimator."""
         for name in self.attributes:
@@ -129,6 +134,10 @@ class Scaler:
         ones = torch.ones(n_columns)
         return {"columns": Columns(sizes, categorical, shares=ones, least_noise=LEAST_NOISE * ones, missing=True)}
 
+    def column_scales(self):
+        """What each column of X is divided by, (n_features,)."""
+        return np.full(len(self.mean_), self.scale_)
+
     def log_scale(self, X):
         """Logarithm by which the density of what the network sees of a row exceeds that of the row of a valid X."""
         if sparse.issparse(X) or not np.isnan(X).any():
@@ -147,7 +156,7 @@ class Scaler:
         for rows in gen_batches(len(X), ROWS_AT_ONCE):
             x[rows] = self.transform(X[rows])
         x = torch.from_numpy(x).to(device)
-        return TableRows.of(x) if self._missing_ else x
+        return TableRows.of(x) if self._missing_ or np.isnan(X).any() else x
 
     def inverse_transform(self, x_hat):
         """Rows in the units of X, from what the network gives: a tensor."""

@@ -6,7 +6,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from ._axes import LEAST_NOISE
-from ._columns import categorical_columns, library, read, table
+from ._columns import categorical_columns, check_names, library, read, table
 from ._layers import Columns
 from ._rows import ROWS_AT_ONCE, TableRows
 from ._scaling import Scaler
@@ -37,6 +37,7 @@ class TableScaler(Scaler):
     def validate(self, estimator, X, reset, new=False, weights=None):
         """Codes of categories and numbers, float64 (n_samples, n_features), NaN where they are missing."""
         X = check_array(X, dtype=None, ensure_all_finite=False) if library(X) is None else X
+        check_names(X)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         if reset:
             codes, self._columns_ = read(X, self._is_category_)
@@ -53,6 +54,8 @@ class TableScaler(Scaler):
         for values, column in zip(X.T, self._columns_, strict=True):
             seen = ~np.isnan(values)
             values, counts = values[seen], weights[seen]
+            if not counts.sum() > 0:
+                raise ValueError(f"Column {column.name!r} has no observed value in a row whose weight is not zero.")
             if column.categories is not None:
                 shares = np.bincount(values.astype(int), counts, len(column.categories)) / counts.sum()
                 shares = np.maximum(shares, LEAST_SHARE)
@@ -97,9 +100,13 @@ class TableScaler(Scaler):
         sizes = np.array(self._sizes())
         return np.repeat(1.0 / np.maximum(np.where(self._is_category_, sizes - 1, 1), 1), sizes)
 
-    def log_scale(self, X):
+    def column_scales(self):
+        """Of each column, NaN for categories."""
         first = np.cumsum((0, *self._sizes()[:-1]))
-        return ~np.isnan(X) @ np.where(self._is_category_, 0.0, np.log(self._deviations_[first]))
+        return np.where(self._is_category_, np.nan, self._deviations_[first])
+
+    def log_scale(self, X):
+        return ~np.isnan(X) @ np.where(self._is_category_, 0.0, np.log(self.column_scales()))
 
     def transform(self, x):
         """Inputs (n, n_inputs) of codes and numbers (n, n_features), a tensor."""
@@ -120,7 +127,7 @@ class TableScaler(Scaler):
         x = x.to(device)
         weights = self.weights()
         if weights is None:
-            return TableRows.of(x) if self._missing_ else x
+            return TableRows.of(x) if self._missing_ or np.isnan(X).any() else x
         return TableRows.of(x, torch.tensor(weights, dtype=torch.float32, device=device))
 
     def inverse_transform(self, x_hat):
