@@ -184,38 +184,6 @@ class ConditionalVAE(BaseVAE):
             return super().inverse_transform(X)
         return self._rows(self._decode_given(Z, table), table)
 
-    def impute(self, X, n_draws=None, random_state=None):
-        """Fill missing cells, as `VAE.impute` does; without a condition only.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in which cells are missing: NaN, None or pandas.NA.
-        n_draws : int or None, default=None
-            Number of draws. None gives the best guess.
-        random_state : int, RandomState instance or None, default=None
-            Determines the draws.
-
-        Returns
-        -------
-        X_filled : same type as X, or list of them
-            As `VAE.impute` gives them.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            With a condition, or if X or n_draws is not valid.
-        """
-        check_is_fitted(self)
-        if self.condition_encoder_ is not None:
-            raise ValueError(
-                "ConditionalVAE with condition_features does not impute: beside a condition, rows must be complete. "
-                "Use VAE."
-            )
-        return super().impute(X, n_draws, random_state)
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.condition_features is None or len(self.condition_features) == 0

@@ -72,7 +72,8 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ValueError
             If X has another number of columns than `n_components_`, or NaN or infinity.
         """
-        return self._scaler_.table(self._map(self._validate_codes(X), self._decode, self.n_features_in_))
+        rows = self._map(self._validate_codes(X), self._decode, self.n_features_in_)
+        return self._scaler_.table(rows)
 
     def _validate_codes(self, X):
         check_is_fitted(self)

@@ -58,6 +58,11 @@ class Imputes:
         if n_draws is not None and (not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1):
             raise ValueError(f"n_draws must be an integer of at least 1, or None, got {n_draws!r}.")
         valid = self._validate(X)
+        if getattr(self._scaler_, "n_conditions_", 0):
+            raise ValueError(
+                f"{type(self).__name__} with condition_features does not impute: beside a condition, rows must be "
+                "complete. Use VAE."
+            )
         columns = self._scaler_._columns_
         categories = [None] * valid.shape[1] if columns is None else [column.categories for column in columns]
         seed = check_random_state(random_state).randint(2**31) if n_draws else 0

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
-from sklearn.utils import check_random_state
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 from ._axes import observed_axes, observed_posterior
 from ._base import BaseAutoEncoder
-from ._columns import is_missing_table, library, stacked_columns
+from ._columns import categorical_columns, is_missing_table, library, stacked_columns
 from ._imputation import reconstructed
 from ._layers import factor_model
 from ._tables import scaler_for
@@ -28,7 +29,7 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
 
     By default a `VAE`, whose posterior given the observed cells and whose likelihood for each column give the expected
     number and the most probable category [1]_, [2]_. It starts at probabilistic PCA by EM, and is left there unless it
-    is clearly better.
+    is clearly better. Numbers are standardized first, so that their units do not matter.
 
     Parameters
     ----------
@@ -136,6 +137,8 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         if empty.all():
             raise ValueError("X has no observed value at all.")
         kept = _columns_of(X, np.flatnonzero(~empty))
+        standardizer = _standardizer(kept, getattr(self.estimator, "categorical_features", "auto"))
+        kept = _standardized(standardizer, kept)
         estimator = self._default(kept) if self.estimator is None else clone(self.estimator)
         if self.sample_posterior and not hasattr(estimator, "impute"):
             raise ValueError(
@@ -143,7 +146,8 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
                 "does not have. Use VAE."
             )
         estimator.fit(kept)
-        self.estimator_, self._empty_, self._indicated_ = estimator, empty, np.flatnonzero(missing.any(axis=0))
+        self.estimator_, self._standardizer_ = estimator, standardizer
+        self._empty_, self._indicated_ = empty, np.flatnonzero(missing.any(axis=0))
         return self
 
     def _checked(self, X, reset):
@@ -192,14 +196,16 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         X = self._checked(X, reset=False)
         missing = is_missing_table(X)
         kept = _columns_of(X, np.flatnonzero(~self._empty_))
+        scaled = _standardized(self._standardizer_, kept)
         if self.sample_posterior:
-            filled = self.estimator_.impute(kept, n_draws=1, random_state=self.random_state)[0]
+            filled = self.estimator_.impute(scaled, n_draws=1, random_state=self.random_state)[0]
         elif hasattr(self.estimator_, "impute"):
-            filled = self.estimator_.impute(kept)
+            filled = self.estimator_.impute(scaled)
         else:
-            filled = reconstructed(self.estimator_, kept)
-        if library(filled) and getattr(self.estimator_, "_columns_", None) is None:
-            filled = np.asarray(filled, dtype=np.float64)
+            filled = reconstructed(self.estimator_, scaled)
+        if self._standardizer_ is not None:  # observed cells stay as they are, to the last bit
+            numbers = _numbers(kept)
+            filled = np.where(np.isnan(numbers), self._standardizer_.inverse_transform(filled), numbers)
         if self.keep_empty_features and self._empty_.any():
             filled = stacked_columns(filled, self._empty_, list(self.get_feature_names_out())[: len(self._empty_)])
         if self.add_indicator:
@@ -240,6 +246,22 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _standardizer(X, categorical_features):
+    """Of a table of numbers, so that its columns count alike; None for one with categories, which the member scales."""
+    if categorical_columns(X, categorical_features) is not None:
+        return None
+    return StandardScaler().set_output(transform="default").fit(_numbers(X))
+
+
+def _standardized(scaler, X):
+    return X if scaler is None else scaler.transform(_numbers(X))
+
+
+def _numbers(X):
+    array = check_array(X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="X")
+    return np.asarray(array)
 
 
 def best_size(scaler, X, most, rng):

@@ -171,8 +171,9 @@ class PosteriorEncoder(nn.Module):
     where the perceptron's output layer is zero.
     """
 
-    # No posterior need be wider than that of the factor model by more than e.
-    MOST_LOG_VAR = 1.0
+    # No posterior need be wider than that of the factor model by more than e; of a much narrower one the density of a
+    # draw cannot be computed from the draw in float32.
+    LEAST_LOG_VAR, MOST_LOG_VAR = -8.0, 1.0
 
     def __init__(
         self,
@@ -204,7 +205,7 @@ class PosteriorEncoder(nn.Module):
             return mean, torch.zeros_like(mean), factor
         shift, log_var = self.perceptron(torch.cat([deviations, missing.to(deviations)], -1)).chunk(2, -1)
         mean = mean + torch.linalg.solve_triangular(factor.mT, shift[..., None], upper=True).squeeze(-1)
-        return mean, log_var.clamp(max=self.MOST_LOG_VAR), factor
+        return mean, log_var.clamp(self.LEAST_LOG_VAR, self.MOST_LOG_VAR), factor
 
     def _hidden(self, x: Tensor) -> Tensor:
         """Which cells are not looked at: those that are missing and, in training, others of the row."""

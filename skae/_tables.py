@@ -50,32 +50,9 @@ class TableScaler(Scaler):
         own = self.member.fit(X, weights).learned()  # of the member's scaler, what is more than mean and scale
         vars(self).update({name: value for name, value in own.items() if name not in TableScaler.attributes})
         weights = np.ones(len(X)) if weights is None else weights
-        means, deviations, least = [], [], []
-        for values, column in zip(X.T, self._columns_, strict=True):
-            seen = ~np.isnan(values)
-            values, counts = values[seen], weights[seen]
-            if not counts.sum() > 0:
-                raise ValueError(f"Column {column.name!r} has no observed value in a row whose weight is not zero.")
-            if column.categories is not None:
-                shares = np.bincount(values.astype(int), counts, len(column.categories)) / counts.sum()
-                shares = np.maximum(shares, LEAST_SHARE)
-                means += shares.tolist()
-                deviations += np.sqrt(shares).tolist()
-                least += [LEAST_NOISE] * len(shares)
-            else:
-                mean = np.average(values, weights=counts)
-                deviation = np.sqrt(np.average(np.square(values - mean), weights=counts))
-                if not np.isfinite(deviation):
-                    raise ValueError(
-                        f"Column {column.name!r} has values too large: their squares are infinite in float64. Divide "
-                        "it by its maximum."
-                    )
-                deviation = float(deviation) or 1.0
-                means.append(float(mean))
-                deviations.append(deviation)
-                least.append(max((0.5 * gap_of_atoms(values) / deviation) ** 2, LEAST_NOISE))
-        self.mean_, self._deviations_, self.scale_ = np.array(means), np.array(deviations), 1.0
-        self._least_noise_, self._missing_ = np.array(least), bool(np.isnan(X).any())
+        learned = [_learned(column, values, weights) for values, column in zip(X.T, self._columns_, strict=True)]
+        self.mean_, self._deviations_, self._least_noise_ = map(np.concatenate, zip(*learned, strict=True))
+        self.scale_, self._missing_ = 1.0, bool(np.isnan(X).any())
         return self
 
     def _sizes(self):
@@ -143,6 +120,29 @@ class TableScaler(Scaler):
     def table(self, X):
         """A table of the library and with the names and dtypes that `fit` saw."""
         return table(X, self._columns_, self._container_)
+
+
+def _learned(column, values, weights):
+    """Of the inputs of a column: means, what they are divided by, and the smallest noise variance."""
+    seen = ~np.isnan(values)
+    values, counts = values[seen], weights[seen]
+    if not counts.sum() > 0:
+        raise ValueError(f"Column {column.name!r} has no observed value in a row whose weight is not zero.")
+    if column.categories is not None:
+        shares = np.bincount(values.astype(int), counts, len(column.categories)) / counts.sum()
+        shares = np.maximum(shares, LEAST_SHARE)
+        return shares, np.sqrt(shares), np.full(len(shares), LEAST_NOISE)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.average(values, weights=counts)
+        deviation = float(np.sqrt(np.average(np.square(values - mean), weights=counts)))
+    if not np.isfinite(deviation):
+        raise ValueError(
+            f"Column {column.name!r} has values too large: their squares are infinite in float64. Divide it by its "
+            "maximum."
+        )
+    deviation = deviation or 1.0
+    least = max((0.5 * gap_of_atoms(values) / deviation) ** 2, LEAST_NOISE)
+    return np.array([mean]), np.array([deviation]), np.array([least])
 
 
 def gap_of_atoms(values):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -44,3 +45,19 @@ def test_pca_fallback(run, tmp_path):
     assert "| mixed | 150 | 4 | 2 |" in printed  # without the column of missing values and the categorical one
     assert "median unexplained variance" in printed
     assert run("pca_fallback.py", "--table", out) == printed
+
+
+def test_imputation(run, tmp_path):
+    rng = np.random.RandomState(0)
+    size = rng.standard_normal(80)
+    frame = pd.DataFrame({"size": size, "twice": 2 * size, "word": np.where(size > 0, "a", "b"), "odd": size.round(1)})
+    frame.loc[:3, "word"], frame.loc[5:9, "twice"] = None, np.nan
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    options = ["--file", tmp_path / "table.csv", "--masks", 1]
+    printed = run("imputation.py", *options).splitlines()
+    cells = {line.split(" | ")[4]: [float(cell) for cell in line.strip("| ").split(" | ")[5:8]] for line in printed[2:]}
+    assert len(cells) == 5
+    assert np.isfinite(list(cells.values())).all()
+    assert cells["AutoEncoderImputer"][2] < 0.5 * cells["mean or mode"][2]
+    assert "| table | 80 | " in run("imputation.py", *options, "--calibration")
+    assert run("imputation.py", *options, "--reconstruction").count("| FAMD |") == 2

@@ -354,7 +354,7 @@ def test_bad_columns_leave_no_half_fitted_estimator(labelled, frame):
         (ConditionalVAE(condition_features=range(65)), labelled, "are all columns of X"),
         (ConditionalVAE(condition_features=[70]), labelled, "."),
         (ConditionalVAE(condition_features=["height", "length"]), frame, "length"),
-        (ConditionalVAE(condition_features=["height"]), frame, "could not convert string to float"),
+        (ConditionalVAE(condition_features=["height"]), frame, "takes categories as a condition only"),
         (ConditionalVAE(**number), missing, "condition contains NaN"),
         (ConditionalVAE(condition_features=["sex"]), frame.replace({"sex": {"male": None}}), "condition contains NaN"),
         (ConditionalVAE(condition_features=["age", "age"]), frame.drop(columns="sex"), "name a column twice"),

@@ -21,7 +21,7 @@ ROOMS = {
     "_losses": {"_rows"},
     "_adam": set(),
     "_axes": {"_rows"},
-    "_layers": {"_axes"},
+    "_layers": {"_axes", "_rows"},
     "_networks": {"_axes", "_layers", "_losses", "_rows"},
     "_training": {"_adam", "_rows"},
     "_selection": {"_saving", "_training"},
@@ -35,7 +35,7 @@ ROOMS = {
     "_data": {"_rows", "_training"},
 }
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration"}
-ROOMS["_priors"] = {"_losses", "_training"}
+ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}
 ROOMS["_base_vae"] |= {"_scaling"}

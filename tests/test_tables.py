@@ -521,6 +521,21 @@ def test_indicators_and_empty_features(frame):
     assert out.columns.tolist()[len(mixed.columns) :] == [f"missingindicator_{name}" for name in mixed]
 
 
+def test_categories_that_are_numbers_are_imputed_by_categories():
+    X = np.c_[np.arange(60) % 3, np.arange(60) % 3 * 10.0 + np.arange(60) / 60]
+    X[::7, 0] = np.nan
+    filled = AutoEncoderImputer(VAE(1, categorical_features=[0], **QUICK)).fit_transform(X)
+    assert set(filled[:, 0]) == {0.0, 1.0, 2.0}
+
+
+def test_units_do_not_matter(numbers):
+    X = punched(numbers)
+    scale = 10.0 ** np.arange(-3, 5)
+    plain, scaled = (AutoEncoderImputer(VAE(2, **QUICK)).fit_transform(table) for table in (X, X * scale + 7))
+    np.testing.assert_allclose((scaled - 7) / scale, plain, atol=1e-3)
+    np.testing.assert_array_equal(scaled[~np.isnan(X)], (X * scale + 7)[~np.isnan(X)])
+
+
 def test_sample_posterior(numbers):
     X = punched(numbers)
     best, drawn = (AutoEncoderImputer(VAE(2, **QUICK), sample_posterior=s, random_state=0) for s in (False, True))

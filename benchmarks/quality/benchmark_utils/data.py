@@ -67,6 +67,7 @@ def target_of(y):
 def from_frame(frame, target=None):
     """Columns of text become indicators, a missing entry a level of its own; columns of numbers stay as they are.
 
+    A missing number is the median of its column, as most methods take none; benchmarks/imputation.py compares imputers.
     A column in which most entries are numbers and some are text is a mistake in the data: ValueError. Dates are neither
     numbers nor text, and a user knows best what they are to be: ValueError too.
     """
@@ -80,8 +81,10 @@ def from_frame(frame, target=None):
                 f"column {name!r} holds dates such as {example}: make it a number, such as days, or leave it out"
             )
         if pd.api.types.is_numeric_dtype(column):
+            if column.isna().all():
+                raise ValueError(f"column {name!r} has no value: leave it out")
             if column.isna().any():
-                raise ValueError(f"column {name!r} has NaN in {column.isna().sum()} rows: impute or drop them first")
+                frame[name] = column.fillna(column.median())
         elif not isinstance(column.dtype, pd.CategoricalDtype):
             numbers = pd.to_numeric(column, errors="coerce")
             if numbers.notna().mean() > 0.5:
