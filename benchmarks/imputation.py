@@ -181,6 +181,8 @@ def calibration(name, frame, arguments):
 def reconstruction(name, frame, arguments):
     """Errors of rows held out, by FAMD (the linear AutoEncoder, which stays at it) and AutoEncoder."""
     frame = frame.dropna().reset_index(drop=True)
+    if all(frame[column].dtype.kind in "iuf" for column in frame):  # numbers alone share one scale
+        frame = (frame - frame.mean()) / frame.std(ddof=0)
     order = np.random.RandomState(0).permutation(len(frame))
     train, test = (frame.iloc[rows].reset_index(drop=True) for rows in np.split(order, [len(frame) * 3 // 5]))
     for k in (2, 10):
