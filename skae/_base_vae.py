@@ -37,8 +37,9 @@ DRAWS_AT_ONCE = 4096
 LEAST_VARIANCE = 0.01
 # Fewer rows than this do not tell whether it varies.
 ROWS_TO_JUDGE = 10
-# Draws in the bound of rows in which cells are missing.
-DRAWS_IF_MISSING = 10
+# Draws in the bound of rows in which cells are missing: of numbers, and of tables with categories, where more gained
+# nothing.
+DRAWS_OF_NUMBERS, DRAWS_OF_TABLES = 10, 5
 
 
 class BaseVAE(Imputes, BaseAutoEncoder):
@@ -61,8 +62,8 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         Draws of the code of each row in the bound that is maximized. One gives the evidence lower bound with its
         divergence in closed form; K give :math:`\ln \frac{1}{K} \sum_k p(x, z_k) / q(z_k | x)` (Burda et al. 2016,
         eq. 8), which is tighter and passes K times through the decoder; it needs ``beta=1``. "auto" is 10 if cells of X
-        are missing, where a posterior given few cells is wide (Mattei and Frellsen 2019, "MIWAE", ICML, eq. 4 to 6),
-        and otherwise one.
+        are missing, 5 if it has categories too, as a posterior given few cells is wide (Mattei and Frellsen 2019,
+        "MIWAE", ICML, eq. 4 to 6), and otherwise one.
 
     Attributes
     ----------
@@ -93,11 +94,9 @@ class BaseVAE(Imputes, BaseAutoEncoder):
     def _n_draws(self, module):
         if self.n_draws != "auto":
             return self.n_draws
-        return (
-            DRAWS_IF_MISSING
-            if getattr(module, "fills", False) and self.beta == 1 and not getattr(self, "free_bits", 0)
-            else 1
-        )
+        if not getattr(module, "fills", False) or self.beta != 1 or getattr(self, "free_bits", 0):
+            return 1
+        return DRAWS_OF_TABLES if module.has_categories else DRAWS_OF_NUMBERS
 
     def _importance_weighted_bound(self, module, x, posterior):
         z = with_noise(torch.randn(self._n_draws(module), *posterior[0].shape).to(posterior[0]), *posterior)
