@@ -47,9 +47,9 @@ def library(X) -> str | None:
 
 def column(X, place: int):
     """One column of a data frame, as its own type has it, or of an array."""
-    return {"pandas": lambda: X.iloc[:, place], "polars": lambda: X.to_series(place)}.get(
-        library(X), lambda: X[:, place]
-    )()
+    if library(X) == "pandas":
+        return X.iloc[:, place]
+    return X.to_series(place) if library(X) == "polars" else X[:, place]
 
 
 def is_missing(value) -> bool:
@@ -136,6 +136,7 @@ def _kind_of_values(values: Sequence, name) -> type:
 
 
 def check_names(X) -> None:
+    """ValueError if two columns have the same name."""
     names = _names(X)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -218,14 +219,14 @@ def _values(codes: np.ndarray, column: Column) -> Sequence:
     return np.clip(np.rint(codes), np.ceil(least), np.floor(most)).astype(limits.dtype)
 
 
-def table(codes: np.ndarray, columns: Sequence[Column], like: str | None, index=None):
+def table(codes: np.ndarray, columns: Sequence[Column], like: str | None):
     """A table of the library and with the dtypes of a fit; an array of objects if it was none."""
     if like == "pandas":
         import pandas
 
-        series = {c.name: pandas.Series(_values(codes[:, i], c), index=index) for i, c in enumerate(columns)}
+        series = {c.name: pandas.Series(_values(codes[:, i], c)) for i, c in enumerate(columns)}
         dtypes = {c.name: c.dtype for c in columns}
-        return pandas.DataFrame(series, index=index).astype(dtypes)
+        return pandas.DataFrame(series).astype(dtypes)
     if like == "polars":
         import polars
 
@@ -237,18 +238,17 @@ def table(codes: np.ndarray, columns: Sequence[Column], like: str | None, index=
     return out
 
 
-def completed(X, codes: np.ndarray, categories: Sequence[tuple | None]):
-    """X with its missing cells as codes have them, and all other cells as they are; a copy of the same type."""
+def completed(X, missing: np.ndarray, codes: np.ndarray, columns: Sequence[Column] | None):
+    """X with its missing cells as codes have them, and all other cells as they are; a copy of the same type.
+
+    columns: those of the fit, None if all are numbers.
+    """
     X = X.copy() if library(X) == "pandas" else _as_table(X)
     out = X if library(X) else np.array(X)
-    for place, (name, known) in enumerate(zip(_names(X), categories, strict=True)):
-        values = column(X, place)
-        if library(X) is None and values.dtype.kind == "f":
-            holes = np.isnan(values)
-        else:
-            holes = np.fromiter((is_missing(value) for value in _objects(values)), bool, X.shape[0])
-        if not holes.any():
-            continue
+    names = _names(X)
+    for place in np.flatnonzero(missing.any(axis=0)).tolist():
+        name, values, holes = names[place], column(X, place), missing[:, place]
+        known = None if columns is None else columns[place].categories
         filled = _values(codes[holes, place], Column(name, values.dtype if library(X) else None, known))
         if library(X) == "pandas":
             values = values.copy()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state, gen_batches
 
-from ._columns import completed
+from ._columns import completed, is_missing_table
 from ._losses import with_noise
 from ._rows import NUMBERS_AT_ONCE, row_digests
 
@@ -63,20 +63,19 @@ class Imputes:
                 f"{type(self).__name__} with condition_features does not impute: beside a condition, rows must be "
                 "complete. Use VAE."
             )
-        columns = self._scaler_._columns_
-        categories = [None] * valid.shape[1] if columns is None else [column.categories for column in columns]
         seed = check_random_state(random_state).randint(2**31) if n_draws else 0
         filled = self._filled(valid, n_draws or 0, int(seed))
-        tables = [completed(X, codes, categories) for codes in filled]
+        missing = is_missing_table(X)
+        tables = [completed(X, missing, codes, self._scaler_._columns_) for codes in filled]
         return tables if n_draws else tables[0]
 
     def _filled(self, X, n_draws, seed):
         """Rows of a valid X with what is missing: the best guess, (1, n_rows, n_features), or draws."""
         out = np.repeat(np.array(X, dtype=np.float64)[None], n_draws or 1, axis=0)
         holed = np.flatnonzero(np.isnan(out[0]).any(axis=1))
-        noise = torch.from_numpy(standard_normal_draws(N_WEIGHTED, self.n_components_))
         if not len(holed):
             return out
+        noise = torch.from_numpy(standard_normal_draws(N_WEIGHTED, self.n_components_))
         n_columns = self._scaler_.n_inputs
         random = partial(row_draws, seed=seed, n_draws=n_draws, n_inputs=n_columns)
         with torch.inference_mode():
@@ -110,8 +109,7 @@ def reconstructed(estimator, X):
                 filled = torch.where(missing, module.decode(module.encode(estimator._observed(filled))), inputs)
             found = scaler.inverse_transform(filled)
             out[rows] = torch.where(x.isnan(), found, x).numpy(force=True)
-    columns = scaler._columns_
-    return completed(X, out, [None] * out.shape[1] if columns is None else [c.categories for c in columns])
+    return completed(X, is_missing_table(X), out, scaler._columns_)
 
 
 def row_draws(X, seed, n_draws, n_inputs):

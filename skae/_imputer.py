@@ -168,7 +168,7 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         valid = valid[rng.permutation(len(valid))[:MOST_ROWS]]
         if len(valid) < 2 or (not np.isnan(valid).any() and valid.shape[1] < 3):
             return vae
-        most = max(len(valid), X.shape[0]) // ROWS_OF_A_COMPONENT
+        most = X.shape[0] // ROWS_OF_A_COMPONENT
         return VAE(best_size(scaler, valid, most, rng) + MORE_COMPONENTS, random_state=seed)
 
     def transform(self, X):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ._axes import PrincipalAxes, observed_posterior
+from ._axes import LEAST_NOISE, PrincipalAxes, observed_posterior
 from ._rows import TableRows
 
 __all__ = [
@@ -233,7 +233,7 @@ def factor_model(pca: PrincipalAxes, n_axes: int) -> tuple[Tensor, Tensor]:
     variances = pca.variances
     rest = max(pca.total - float(variances.sum()), 0.0)
     noise = rest / max(pca.n_all - int((variances > 0).sum()), 1)
-    noise = variances.new_tensor(noise).clamp_min(1e-6)
+    noise = variances.new_tensor(noise).clamp_min(LEAST_NOISE)
     loadings = variances.new_zeros(pca.axes.shape[1], n_axes)
     columns = (pca.axes * (variances - noise).clamp_min(0).sqrt()[:, None]).T[:, :n_axes]
     loadings[:, : columns.shape[1]] = columns
