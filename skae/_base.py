@@ -140,7 +140,7 @@ class BaseAutoEncoder(
         with self._unchanged_on_error(), ordinary_modes():
             continuing = self.warm_start and hasattr(self, "module_")
             weights = checked_weights(sample_weight, X)
-            scaler, valid = self._check(X, weights, continuing)
+            scaler, valid = self._check(X, continuing)
             held_out = given_validation(self, scaler, X_val, sample_weight_val)
             groups, seed = checked_groups(groups, valid), self._seed()
             splits = self._splits(X, y, groups) if held_out is None else None
@@ -195,7 +195,7 @@ class BaseAutoEncoder(
         with self._unchanged_on_error(), ordinary_modes():
             continuing, n_passes = hasattr(self, "module_"), getattr(self, "_n_passes_", 0)
             weights = checked_weights(sample_weight, X)
-            scaler, valid = self._check(X, weights, continuing)
+            scaler, valid = self._check(X, continuing)
             sample, seed = Sample(valid, weights), (self._seed() + n_passes) % 2**31
             network_seed, first = self._network_seed_ if continuing else seed, getattr(self, "_first_rows_", None)
             if first is not None:
@@ -226,10 +226,10 @@ class BaseAutoEncoder(
             self._after_fit(sample.X, sample.weights)
         return self
 
-    def _check(self, X, weights, continuing):
+    def _check(self, X, continuing):
         """The scaler, not yet fitted unless training continues, and X as the scaler takes it."""
         scaler = self._scaler_ if continuing else scaler_for(self, X)
-        X = scaler.validate(self, X, reset=not continuing, weights=weights)
+        X = scaler.validate(self, X, reset=not continuing)
         self._check_parameters()
         if continuing:
             self._check_same_network()

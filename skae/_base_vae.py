@@ -49,7 +49,10 @@ class BaseVAE(Imputes, BaseAutoEncoder):
     ----------
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code: normal with one variance for all features, or, for X in [0, 1],
-        independent Bernoulli variables whose probabilities the decoder gives.
+        independent Bernoulli variables whose probabilities the decoder gives. In a table with categories, "gaussian"
+        is for its numbers: each has a variance of its own, and each category and boolean has the probabilities of its
+        values. `categorical_features` chooses otherwise: a number named there is a category, a boolean left out is a
+        number.
 
     noise_variance : float or None, default=None
         Variance of the Gaussian likelihood, in squared units of X. None learns it with the rest.
@@ -151,7 +154,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         mean = np.average(codes, axis=0, weights=sample_weight)
         variances = np.average(np.square(codes - mean), axis=0, weights=sample_weight)
         self.active_units_ = variances > LEAST_VARIANCE
-        if not self.active_units_.any() and n_rows >= ROWS_TO_JUDGE and _varies(X[:, : len(self.mean_)]):
+        if not self.active_units_.any() and n_rows >= ROWS_TO_JUDGE and _varies(X):
             warnings.warn(
                 f"The posterior of {type(self).__name__} has collapsed to the prior: codes carry no information. To "
                 "prevent it, lower beta or noise_variance.",
@@ -294,12 +297,16 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         check_is_fitted(self)
         n_samples, rng = checked_draws(n_samples, random_state)
         codes = self._draw_codes(n_samples, rng)
+        return self._scaler_.table(self._drawn_rows(codes, rng))
+
+    def _drawn_rows(self, codes, rng):
+        """Rows from the likelihood given codes, and perhaps a condition beside them: codes of categories, numbers."""
         if self.module_.columns is not None:
-            return self._scaler_.table(self._map(codes, partial(self._draw_rows, rng), self.n_features_in_))
-        return self._add_noise(self.inverse_transform(codes), rng)
+            return self._map(codes, partial(self._draw_rows, rng), self.n_features_in_)
+        return self._add_noise(self._map(codes, self._decode, self.n_features_in_), rng)
 
     def _draw_rows(self, rng, z):
-        shape = len(z), self._scaler_.n_inputs
+        shape = len(z), len(self.mean_)
         normal, uniform = (
             torch.as_tensor(draws).to(z) for draws in (rng.standard_normal(shape), rng.random_sample(shape))
         )

@@ -32,7 +32,7 @@ MOST_CATEGORIES = 1000
 
 
 class Column(NamedTuple):
-    """A column as `fit` saw it: name, dtype (None of an array of objects), sorted categories (None for numbers)."""
+    """A column as `fit` saw it: name, dtype (None of arrays of objects), sorted categories (None for numbers)."""
 
     name: Any
     dtype: Any
@@ -160,8 +160,15 @@ def read(X, mask: np.ndarray, columns: Sequence[Column] | None = None) -> tuple[
             codes[:, place], known = _numbers(values, name), None
         if columns is None and X.shape[0] and np.isnan(codes[:, place]).all():
             raise ValueError(f"Column {name!r} has no observed value. Drop it.")
-        found.append(Column(name, getattr(values, "dtype", None) if library(X) else None, known))
+        found.append(Column(name, _dtype(values), known))
     return codes, tuple(found)
+
+
+def _dtype(values):
+    """That of a column of a data frame or, for one of an array of numbers, that which decoded numbers have."""
+    if not isinstance(values, np.ndarray):
+        return values.dtype
+    return np.result_type(values.dtype, np.float32) if values.dtype.kind in "biuf" else None
 
 
 def _numbers(values, name) -> np.ndarray:
@@ -208,11 +215,11 @@ def _codes(values: list, categories: tuple | None, name, declared: bool) -> tupl
 
 
 def _values(codes: np.ndarray, column: Column) -> Sequence:
-    """Numbers or categories of a column, to be given its dtype."""
+    """Numbers or categories of a column, to be given its dtype; missing where a condition was given so."""
     if column.categories is not None:
-        return [column.categories[int(code)] for code in codes]
+        return [None if np.isnan(code) else column.categories[int(code)] for code in codes]
     kind = re.match(r"u?int\d*", str(column.dtype).lower())
-    if kind is None:
+    if kind is None or np.isnan(codes).any():
         return codes
     limits = np.iinfo(kind.group())  # as floats, the limits of 64 bits are rounded outwards
     least, most = np.nextafter(float(limits.min), 0), np.nextafter(float(limits.max), 0)
@@ -220,7 +227,7 @@ def _values(codes: np.ndarray, column: Column) -> Sequence:
 
 
 def table(codes: np.ndarray, columns: Sequence[Column], like: str | None):
-    """A table of the library and with the dtypes of a fit; an array of objects if it was none."""
+    """A table of the library and with the dtypes of a fit, or an array."""
     if like == "pandas":
         import pandas
 
@@ -232,7 +239,7 @@ def table(codes: np.ndarray, columns: Sequence[Column], like: str | None):
 
         series = [polars.Series(c.name, _values(codes[:, i], c)).cast(c.dtype) for i, c in enumerate(columns)]
         return polars.DataFrame(series)
-    out = np.empty(codes.shape, dtype=object)
+    out = np.empty(codes.shape, dtype=columns[0].dtype or object)
     for place, c in enumerate(columns):
         out[:, place] = _values(codes[:, place], c)
     return out
@@ -249,7 +256,7 @@ def completed(X, missing: np.ndarray, codes: np.ndarray, columns: Sequence[Colum
     for place in np.flatnonzero(missing.any(axis=0)).tolist():
         name, values, holes = names[place], column(X, place), missing[:, place]
         known = None if columns is None else columns[place].categories
-        filled = _values(codes[holes, place], Column(name, values.dtype if library(X) else None, known))
+        filled = _values(codes[holes, place], Column(name, _dtype(values), known))
         if library(X) == "pandas":
             values = values.copy()
             values[holes] = type(values)(list(filled), dtype=values.dtype).array

@@ -208,8 +208,12 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             return TableRows.of(x)
         filled = x.nan_to_num(0.0)
         for _ in range(N_RECONSTRUCTIONS):
-            filled = torch.where(missing, self.module_.decode(self.module_.encode(filled)), x)
+            filled = torch.where(missing, self._reconstruct(filled), x)
         return filled
+
+    def _reconstruct(self, inputs):
+        """What the network gives back of what it sees."""
+        return self.module_.decode(self.module_.encode(inputs))
 
     def _decode(self, z):
         return self._scaler_.inverse_transform(self.module_.decode(z / self._code_scale()))
@@ -226,7 +230,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _reconstruction(self, x):
         if self._scaler_._columns_ is None:
             return self._decode(self._encode(x))
-        return self._weighted(self.module_.decode(self.module_.encode(self._observed(self._scaler_.transform(x)))))
+        return self._weighted(self._reconstruct(self._observed(self._scaler_.transform(x))))
 
     def _weighted(self, inputs):
         weights = self._scaler_.weights()

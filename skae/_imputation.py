@@ -31,7 +31,8 @@ class Imputes:
 
         of 1000 draws :math:`z_k` of the posterior given the observed cells (Mattei and Frellsen 2019, "MIWAE", ICML,
         eq. 11). Draws take one of the :math:`z_k` with the probability :math:`w_k` and add the noise of the likelihood.
-        Both are computed for each row alone: neither depends on the other rows, or on their order.
+        Both are computed for each row alone: neither depends on the other rows, or on their order. Columns of numbers
+        alone share one scale: standardize them first, or use `AutoEncoderImputer`, which does.
 
         Parameters
         ----------
@@ -58,11 +59,6 @@ class Imputes:
         if n_draws is not None and (not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1):
             raise ValueError(f"n_draws must be an integer of at least 1, or None, got {n_draws!r}.")
         valid = self._validate(X)
-        if getattr(self._scaler_, "n_conditions_", 0):
-            raise ValueError(
-                f"{type(self).__name__} with condition_features does not impute: beside a condition, rows must be "
-                "complete. Use VAE."
-            )
         seed = check_random_state(random_state).randint(2**31) if n_draws else 0
         filled = self._filled(valid, n_draws or 0, int(seed))
         missing = is_missing_table(X)
@@ -76,7 +72,7 @@ class Imputes:
         if not len(holed):
             return out
         noise = torch.from_numpy(standard_normal_draws(N_WEIGHTED, self.n_components_))
-        n_columns = self._scaler_.n_inputs
+        n_columns = len(self.mean_)
         random = partial(row_draws, seed=seed, n_draws=n_draws, n_inputs=n_columns)
         with torch.inference_mode():
             for rows in gen_batches(len(holed), max(1, NUMBERS_AT_ONCE // (2 * N_WEIGHTED * n_columns))):
@@ -89,7 +85,7 @@ class Imputes:
                     uniform, normal = (torch.as_tensor(draws).to(x) for draws in random(X[holed[rows]]))
                     chosen = (weights.cumsum(0)[:, None] < uniform[..., -1]).sum(0).clamp_max(len(z) - 1)
                     drawn = z.gather(0, chosen[..., None].expand(-1, -1, z.shape[-1]))
-                    x_hat = self.module_.drawn(drawn, normal, uniform[..., :-1])
+                    x_hat = self.module_.drawn(self.module_.with_condition(drawn, inputs), normal, uniform[..., :-1])
                 else:
                     x_hat = (weights[..., None] * self.module_.expected(y)).sum(0, keepdim=True)
                 found = torch.stack([self._scaler_.inverse_transform(part) for part in x_hat])

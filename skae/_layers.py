@@ -168,7 +168,8 @@ class PosteriorEncoder(nn.Module):
 
     With the posterior N(m, M^-1), M = L L', of a factor model, and u, s from a perceptron of the row, zero where a cell
     is missing, and of which cells are, it is :math:`N(m + L^{-T} u, L^{-T} diag(e^s) L^{-1})`: exact for each pattern
-    where the perceptron's output layer is zero.
+    where the perceptron's output layer is zero. Inputs of a condition, if there are any, come last: the mean of the
+    factor model is then a regression on them, and the perceptron sees them too.
     """
 
     # No posterior need be wider than that of the factor model by more than e; of a much narrower one the density of a
@@ -182,28 +183,32 @@ class PosteriorEncoder(nn.Module):
         n_components: int,
         activation: str,
         column_of_input: Tensor,
+        n_conditions: int = 0,
     ) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(n_in))
         self.loadings = nn.Parameter(torch.zeros(n_in, n_components))
         self.log_noise = nn.Parameter(torch.zeros(n_in))
-        sizes = (2 * n_in, *hidden_layer_sizes, 2 * n_components)
+        sizes = (2 * n_in + n_conditions, *hidden_layer_sizes, 2 * n_components)
         self.perceptron = perceptron(sizes, activation) if hidden_layer_sizes else None
+        self.regression = nn.Linear(n_conditions, n_in, bias=False) if n_conditions else None
         self.register_buffer("column_of_input", column_of_input)
 
     @property
     def without_decay(self) -> tuple[Tensor, ...]:
-        return (self.loadings,)
+        return (self.loadings,) if self.regression is None else (self.loadings, self.regression.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (batch, n_components), s (batch, n_components) and L (batch, n_components, n_components)."""
+        x, given = x.tensor_split([len(self.mean)], -1)
         missing = self._hidden(x)
-        deviations = torch.where(missing, 0, x - self.mean)
+        mean = self.mean if self.regression is None else self.mean + self.regression(given)
+        deviations = torch.where(missing, 0, x - mean)
         precision = torch.where(missing, 0, (-self.log_noise).exp())
         mean, factor = observed_posterior(deviations, precision, self.loadings)
         if self.perceptron is None:
             return mean, torch.zeros_like(mean), factor
-        shift, log_var = self.perceptron(torch.cat([deviations, missing.to(deviations)], -1)).chunk(2, -1)
+        shift, log_var = self.perceptron(torch.cat([deviations, missing.to(deviations), given], -1)).chunk(2, -1)
         mean = mean + torch.linalg.solve_triangular(factor.mT, shift[..., None], upper=True).squeeze(-1)
         return mean, log_var.clamp(self.LEAST_LOG_VAR, self.MOST_LOG_VAR), factor
 

@@ -41,11 +41,15 @@ class Scaler:
     def __init__(self, probabilities=False):
         self.probabilities = probabilities
 
-    def validate(self, estimator, X, reset, new=False, weights=None):
+    def validate(self, estimator, X, reset, new=False):
         """X as an array of numbers or a csr_array, float32 if it is that and float64 otherwise.
 
-        new: whether these are rows to apply the estimator to, not rows to fit it to. weights: how much each counts.
+        new: whether these are rows to apply the estimator to, not rows to fit it to.
         """
+        return self._in_range(self.numbers(estimator, X, reset), new)
+
+    def numbers(self, estimator, X, reset):
+        """X as an array of finite numbers, NaN where they are missing, or a csr_array."""
         with config_context(array_api_dispatch=False):  # a tensor is taken as the NumPy array that it can be
             X = validate_data(
                 estimator,
@@ -63,7 +67,7 @@ class Scaler:
                 X.sum_duplicates()
         elif reset and (empty := np.isnan(X).all(axis=0)).any():
             raise ValueError(f"X has columns without an observed value: {np.flatnonzero(empty).tolist()}. Drop them.")
-        return self._in_range(X, new)
+        return X
 
     def _in_range(self, X, new):
         """X cut to [0, 1] if it must be there.

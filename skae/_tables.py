@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sklearn.utils import check_array
+from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import validate_data
 
 from ._axes import LEAST_NOISE
@@ -11,7 +11,7 @@ from ._layers import Columns
 from ._rows import ROWS_AT_ONCE, TableRows
 from ._scaling import Scaler
 
-__all__ = ["TableScaler", "fitted_scaler", "scaler_for"]
+__all__ = ["TableScaler", "coded", "fitted_scaler", "for_columns", "inputs_of", "scaler_for"]
 
 # Shares of categories are at least this, so that they can be divided by.
 LEAST_SHARE = 1e-6
@@ -34,17 +34,12 @@ class TableScaler(Scaler):
         self.member, self._is_category_, self._weighs_ = member, is_category, weighs
         self.attributes = tuple(dict.fromkeys((*member.attributes, *type(self).attributes)))
 
-    def validate(self, estimator, X, reset, new=False, weights=None):
+    def validate(self, estimator, X, reset, new=False):
         """Codes of categories and numbers, float64 (n_samples, n_features), NaN where they are missing."""
-        X = check_array(X, dtype=None, ensure_all_finite=False) if library(X) is None else X
-        check_names(X)
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        codes, columns = coded(estimator, X, self._is_category_, reset, self._columns_)
         if reset:
-            codes, self._columns_ = read(X, self._is_category_)
-            self._container_ = library(X)
-        else:
-            codes, _ = read(X, self._is_category_, self._columns_)
-        return check_array(codes, ensure_all_finite="allow-nan", input_name="X")
+            self._columns_, self._container_ = columns, library(X)
+        return codes
 
     def fit(self, X, weights=None):
         own = self.member.fit(X, weights).learned()  # of the member's scaler, what is more than mean and scale
@@ -77,6 +72,10 @@ class TableScaler(Scaler):
         sizes = np.array(self._sizes())
         return np.repeat(1.0 / np.maximum(np.where(self._is_category_, sizes - 1, 1), 1), sizes)
 
+    def keep_indicators(self):
+        """Let indicators have no weight but one, as in a regression on them."""
+        self._deviations_ = np.where(np.repeat(self._is_category_, self._sizes()), 1.0, self._deviations_)
+
     def column_scales(self):
         """Of each column, NaN for categories."""
         first = np.cumsum((0, *self._sizes()[:-1]))
@@ -97,11 +96,7 @@ class TableScaler(Scaler):
 
     def tensor(self, X, device):
         """What the network sees of all of X: float32, on the device."""
-        x = torch.empty((len(X), self.n_inputs), dtype=torch.float32)
-        for start in range(0, len(X), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            x[rows] = self.transform(torch.from_numpy(np.array(X[rows], dtype=np.float64)))
-        x = x.to(device)
+        x = inputs_of(self, X).to(device)
         weights = self.weights()
         if weights is None:
             return TableRows.of(x) if self._missing_ or np.isnan(X).any() else x
@@ -120,6 +115,26 @@ class TableScaler(Scaler):
     def table(self, X):
         """A table of the library and with the names and dtypes that `fit` saw."""
         return table(X, self._columns_, self._container_)
+
+
+def coded(estimator, X, is_category, reset, columns=None):
+    """Codes of categories and numbers, float64 (n_samples, n_features), NaN where they are missing; and the columns.
+
+    reset: whether the columns are to be learned; otherwise they are given.
+    """
+    X = check_array(X, dtype=None, ensure_all_finite=False) if library(X) is None else X
+    check_names(X)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    codes, columns = read(X, is_category, None if reset else columns)
+    return check_array(codes, ensure_all_finite="allow-nan", input_name="X"), columns
+
+
+def inputs_of(scaler, X):
+    """What the network sees of all of a valid X, by a scaler that takes tensors: float32."""
+    x = torch.empty((len(X), scaler.n_inputs), dtype=torch.float32)
+    for rows in gen_batches(len(X), ROWS_AT_ONCE):
+        x[rows] = scaler.transform(torch.from_numpy(np.array(X[rows], dtype=np.float64)))
+    return x
 
 
 def _learned(column, values, weights):
@@ -154,7 +169,7 @@ def gap_of_atoms(values):
 def fitted_scaler(builder, estimator):
     """The scaler of a fitted estimator, from its attributes."""
     scaler = builder._build_scaler()
-    if getattr(estimator, "_columns_", None) is not None:
+    if scaler.takes_tables and getattr(estimator, "_columns_", None) is not None:
         scaler = TableScaler(scaler)
     return scaler.restore(estimator)
 
@@ -163,11 +178,16 @@ def scaler_for(estimator, X):
     """The scaler that a fit to X takes: that of the estimator, or one for tables if columns of X are categories."""
     scaler = estimator._build_scaler()
     is_category = categorical_columns(X, estimator.categorical_features) if scaler.takes_tables else None
-    if is_category is None:
+    return scaler if is_category is None else for_columns(scaler, is_category, bool(estimator._hidden_layer_sizes()))
+
+
+def for_columns(scaler, is_category, weighs=False):
+    """A scaler of numbers, or one for tables that has it as member if some columns are categories."""
+    if not is_category.any():
         return scaler
     if scaler.probabilities:
         raise ValueError(
             "X has categories, but a decoder that gives probabilities of numbers in [0, 1] takes none. Use "
             "likelihood='gaussian' or loss='squared_error', with which categories have probabilities of their own."
         )
-    return TableScaler(scaler, is_category, weighs=bool(estimator._hidden_layer_sizes()))
+    return TableScaler(scaler, is_category, weighs)

@@ -39,6 +39,7 @@ ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}
 ROOMS["_base_vae"] |= {"_scaling"}
+ROOMS["_condition"] = {"_columns", "_rows", "_scaling", "_tables"}
 ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_tables", "_variational"}
 TORCH_ONLY = {
     "_adam",

@@ -319,15 +319,98 @@ def test_a_column_whose_categories_are_all_unknown(frame):
     assert model.inverse_transform(model.transform(intervals)).dtypes.tolist() == intervals.dtypes.tolist()
 
 
-def test_a_condition_is_complete(frame):
-    X = frame[["size", "income", "color"]].astype({"color": object})
-    model = skae.ConditionalVAE(1, condition_features=["color"], **QUICK).fit(X)
-    with pytest.raises(ValueError, match="does not impute"):
-        model.impute(X)
-    with pytest.raises(ValueError, match="NaN"):
-        model.transform(X.assign(size=np.nan))
-    with pytest.raises(ValueError, match="takes categories as a condition only"):
-        skae.ConditionalVAE(1, condition_features=["size"], **QUICK).fit(X)
+# A condition in a table.
+
+
+CONDITION = dict(condition_features=["color", "age"])
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_a_condition_in_a_table_and_back(frame, library):
+    X = with_holes(frame) if library is pd else pl.from_pandas(with_holes(frame))
+    model = skae.ConditionalVAE(2, **CONDITION, **QUICK).fit(X)
+    codes = model.transform(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), codes)
+    back = model.inverse_transform(codes, condition=X[["color", "age"]])
+    assert type(back) is type(X)
+    assert list(back.columns) == list(X.columns)
+    assert list(back.dtypes) == list(X.dtypes)
+    assert [str(value) for value in back["color"]] == [str(value) for value in X["color"]]  # as it was given
+    drawn = model.sample(20, condition=["red", 40], random_state=0)
+    assert list(drawn.dtypes) == list(X.dtypes)
+    assert set(drawn["color"]) == {"red"}
+    assert np.isfinite(model.partial_fit(X).score(X))
+
+
+def test_a_condition_with_missing_and_unknown_cells(frame):
+    model = skae.ConditionalVAE(2, **CONDITION, **QUICK).fit(with_holes(frame))
+    assert model.n_conditions_ == 3 + 1 + 2  # categories that are there, a number, and where either is missing
+    colored = frame.astype({"color": object})
+    unknown, missing = (colored.assign(color=np.where(colored.index < 9, value, "red")) for value in ("pink", None))
+    np.testing.assert_array_equal(model.transform(unknown), model.transform(missing))
+    assert not np.array_equal(model.transform(missing)[:9], model.transform(colored.assign(color="red"))[:9])
+    with pytest.raises(ValueError, match="Cells of the condition are missing"):
+        model.impute(missing)
+    codes = model.transform(frame)
+    given = model.inverse_transform(codes[:2], condition=pd.DataFrame({"color": ["red", None], "age": [1, 2]}))
+    assert given["color"].isna().tolist() == [False, True]
+
+
+def test_rows_with_a_condition_do_not_depend_on_those_beside_them(frame):
+    X = with_holes(frame).assign(color=frame["color"], age=frame["age"])
+    model = skae.ConditionalVAE(2, **CONDITION, **QUICK).fit(X)
+    order = np.random.RandomState(0).permutation(len(X))
+    np.testing.assert_allclose(model.transform(X.iloc[order]), model.transform(X)[order], atol=1e-7)
+    filled = model.impute(X)
+    pd.testing.assert_frame_equal(model.impute(X.iloc[order]), filled.iloc[order])
+    seen = X.notna().to_numpy()
+    assert filled.notna().all().all()
+    assert (filled.astype(object).where(seen, 0) == X.astype(object).where(seen, 0)).all().all()
+    first, second = model.impute(X, n_draws=2, random_state=0)
+    assert not first.equals(second)
+
+
+def test_a_linear_model_with_a_condition_and_missing_cells_is_exact(numbers):
+    rng = np.random.RandomState(0)
+    given = rng.standard_normal((len(numbers), 2))
+    X = np.column_stack([punched(numbers + given @ rng.standard_normal((2, 8))), given])
+    model = skae.ConditionalVAE(2, condition_features=[8, 9], hidden_layer_sizes=(), max_iter=1, random_state=0).fit(X)
+    linear, module = model.module_.decoder.linear, model.module_
+    weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+    covariance = model.scale_**2 * (
+        weight[:, :2] @ weight[:, :2].T + float(module.log_noise.detach().exp()) * np.eye(8)
+    )
+    condition = (given - given.mean(0)) / given.std(0)
+    means = model.mean_ + model.scale_ * (bias + condition @ weight[:, 2:].T)
+    scores, filled = model.score_samples(X, n_draws=1), model.impute(X)
+    for row, mean, score, found in zip(X[:40, :8], means, scores, filled[:, :8], strict=False):
+        seen = ~np.isnan(row)
+        exact = multivariate_normal(mean[seen], covariance[np.ix_(seen, seen)]).logpdf(row[seen]) if seen.any() else 0
+        assert score == pytest.approx(exact, abs=0.1)
+        weights = np.linalg.solve(covariance[np.ix_(seen, seen)], row[seen] - mean[seen])
+        np.testing.assert_allclose(found[~seen], mean[~seen] + covariance[np.ix_(~seen, seen)] @ weights, atol=0.05)
+
+
+def test_a_conditional_model_of_complete_rows_fills_holes(numbers):
+    rng = np.random.RandomState(0)
+    given = rng.standard_normal((len(numbers), 1))
+    X = np.column_stack([numbers + 3 * given, given])
+    holed = X.copy()
+    holed[:50, 0] = np.nan
+    model = skae.ConditionalVAE(4, condition_features=[8], max_iter=10, random_state=0).fit(X)
+    error = np.square(model.impute(holed)[:50, 0] - X[:50, 0]).mean()
+    assert error < 0.5 * X[:50, 0].var()
+    assert np.isfinite(model.partial_fit(holed).score(holed))
+    with_val = skae.ConditionalVAE(4, condition_features=[8], **QUICK).fit(X, X_val=holed)
+    assert with_val.module_.fills
+
+
+def test_an_array_of_numbers_with_categories_comes_back_as_one(numbers):
+    X = np.column_stack([numbers, np.arange(len(numbers)) % 3]).astype(np.float32)
+    model = AutoEncoder(3, categorical_features=[8], **QUICK).fit(X)
+    back = model.inverse_transform(model.transform(X))
+    assert back.dtype == np.float32
+    assert set(back[:, 8]) <= {0, 1, 2}
 
 
 # Theory.
