@@ -8,6 +8,7 @@ from ._contractive import ContractiveAutoEncoder
 from ._declaration import parameter as parameter
 from ._denoising import DenoisingAutoEncoder
 from ._imputer import AutoEncoderImputer
+from ._memory_map import memory_map as memory_map
 from ._sparse import SparseAutoEncoder
 from ._variational import VAE
 from ._vector_quantized import VQVAE

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._mapped import EveryRow, MappedRows
 from ._rows import SparseRows, training_rows_at_once
 
 __all__ = ["EXACT_SIZE", "LEAST_NOISE", "PrincipalAxes", "observed_axes", "observed_posterior", "principal_axes"]
@@ -57,6 +58,8 @@ def principal_axes(
     Exact by way of the covariance of the features, or of the products of the rows where these are fewer, summed in
     pieces so that x is never copied whole. Directions whose variance is rounding error are left out.
     """
+    if isinstance(x, MappedRows):
+        return _axes_of_a_map(x, rows)
     exact = x.device if x.device.type != "mps" else torch.device("cpu")  # mps has no float64
     chosen = torch.arange(len(x), device=x.device) if rows is None else rows
     n_rows, n_features = len(chosen), x.shape[1]
@@ -90,6 +93,20 @@ def principal_axes(
         squares, total = squares.flip(0), float(squares.sum())
         axes = vectors.T.flip(0) @ whole / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
     return _significant(mean, axes, squares, total, n_counted, n_rows, n_all)
+
+
+def _axes_of_a_map(x: MappedRows, rows: EveryRow) -> PrincipalAxes:
+    """Those of all its rows, by way of the covariance of the features."""
+    exact = x.device if x.device.type != "mps" else torch.device("cpu")
+    mean = sum(part.to(exact).double().sum(0) for part in x.in_order(rows)) / len(rows)
+    products = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=exact)
+    for window in x.in_order(rows):
+        for part in window.split(training_rows_at_once(x)):
+            deviations = part.to(exact).double() - mean
+            products += deviations.T @ deviations
+    squares, axes = _eigh(products)
+    squares, axes = squares.flip(0), axes.T.flip(0)
+    return _significant(mean, axes, squares, float(squares.sum()), len(rows), len(rows), min(len(rows), x.shape[1]))
 
 
 def _significant(

@@ -17,6 +17,7 @@ from ._adam import adam
 from ._data import all_of, given_validation, of_folds, of_validation_rows, sample_and_folds
 from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
+from ._mapped import indices
 from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
 from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacked
@@ -104,8 +105,9 @@ class BaseAutoEncoder(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data, finite; the network is trained in float32 whatever its dtype. Of a sparse X only the rows of
-            a batch are ever dense.
+            Training data, finite or NaN where a cell is missing; the network is trained in float32 whatever its dtype.
+            Of a sparse X only the rows of a batch are ever dense. A memory map of 128 MB or more is read in blocks in
+            random order, whose rows are shuffled; at most 20,000 rows validate then, and equal rows are not joined.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -240,7 +242,7 @@ class BaseAutoEncoder(
         if scaler.probabilities or len(data.rows) < LEAST_ROWS:
             return
         n_columns = len(scaler.mean_)
-        parts = data.rows.split(rows_at_once(n_columns))
+        parts = indices(data.rows).split(rows_at_once(n_columns))
         squares, n_cells = 0.0, 0
         for part in parts:
             values = data.x[part][:, :n_columns].cpu().double()

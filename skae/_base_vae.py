@@ -26,6 +26,7 @@ from ._losses import (
     standard_normal_log_density,
     with_noise,
 )
+from ._mapped import some_rows
 from ._networks import VariationalModule
 from ._priors import NormalPrior
 from ._rows import NUMBERS_AT_ONCE, TableRows, checked_weights
@@ -147,6 +148,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         return Scaler(probabilities=self.likelihood == "bernoulli")
 
     def _after_fit(self, X, sample_weight):
+        X = some_rows(X)
         n_rows = X.shape[0]
         if n_rows < ROWS_TO_JUDGE and hasattr(self, "active_units_") and len(self.active_units_) == self.n_components_:
             return

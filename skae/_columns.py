@@ -158,8 +158,6 @@ def read(X, mask: np.ndarray, columns: Sequence[Column] | None = None) -> tuple[
             codes[:, place], known = _codes(_objects(values), known, name, hasattr(values.dtype, "categories"))
         else:
             codes[:, place], known = _numbers(values, name), None
-        if columns is None and X.shape[0] and np.isnan(codes[:, place]).all():
-            raise ValueError(f"Column {name!r} has no observed value. Drop it.")
         found.append(Column(name, _dtype(values), known))
     return codes, tuple(found)
 

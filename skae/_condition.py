@@ -9,6 +9,7 @@ from sklearn.utils import check_array
 from sklearn.utils._indexing import _get_column_indices
 
 from ._columns import Column, categorical_columns, is_missing, library, read, table
+from ._mapped import some_rows
 from ._rows import TableRows
 from ._scaling import Scaler
 from ._tables import TableScaler, coded, for_columns, inputs_of
@@ -91,6 +92,7 @@ class ConditionalScaler(Scaler):
         return modelled, given
 
     def fit(self, X, weights=None):
+        X = some_rows(X)
         self.modelled, self.given = self._scalers()
         self.modelled.fit(X[:, self._rest_], weights)
         condition = X[:, self.condition_indices_]

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold, KFold
 
-from ._rows import checked_weights, distinct, stacked
+from ._mapped import EveryRow, MappedRows, is_mapped, rows_to_hold_out
+from ._rows import Sample, checked_weights, distinct, stacked
 from ._training import Data, Fold, split
 
 __all__ = ["all_of", "given_validation", "of_folds", "of_validation_rows", "sample_and_folds"]
@@ -20,8 +21,15 @@ def sample_and_folds(X, weights, groups, splits, seed):
     """Each row once, and pairs of training and validation rows: of so many folds, or as splits of all rows have them.
 
     None without splits. Folds are of whole groups and in random order. Equal rows count as one where they are on the
-    same sides of all splits.
+    same sides of all splits. Rows of a memory map are taken as they come.
     """
+    if is_mapped(X):
+        if weights is not None or groups is not None or splits is not None:
+            raise ValueError(
+                "sample_weight, groups and cv need X in memory, and X is a memory map that is read in blocks. Use "
+                "np.array(X) if it fits into memory; otherwise leave them out."
+            )
+        return Sample(X), None
     if splits is None:
         return distinct(X, weights, groups), None
     if isinstance(splits, numbers.Integral):
@@ -53,6 +61,9 @@ def sample_and_folds(X, weights, groups, splits, seed):
 
 def all_of(sample, scaler, device):
     """All rows of a sample train, and the same validate."""
+    if is_mapped(sample.X):
+        rows = EveryRow(*sample.X.shape, seed=0)
+        return Data(MappedRows(sample.X, scaler, device), rows, (Fold(rows, rows),))
     x = scaler.tensor(sample.X, device)
     rows = torch.arange(len(x), device=device)
     return Data(x, rows, (Fold(rows, rows),), weights=_tensor(sample.weights))
@@ -61,6 +72,8 @@ def all_of(sample, scaler, device):
 def of_validation_rows(sample, held_out, n_validation, scaler, device, seed, refit):
     """Rows of a sample, of which n_validation are set aside, or those held out validate."""
     n_rows = sample.X.shape[0]
+    if is_mapped(sample.X):
+        return _of_validation_rows_of_a_map(sample.X, held_out, n_validation, scaler, device, seed)
     n_validation = 0 if held_out is not None else n_validation
     if n_validation:
         _check_groups(sample.groups)
@@ -70,6 +83,19 @@ def of_validation_rows(sample, held_out, n_validation, scaler, device, seed, ref
         validation = torch.arange(n_rows, sample.X.shape[0], device=device)
     x = scaler.tensor(sample.X, device)
     return Data(x, rows, (Fold(training, validation),), refit and n_validation > 0, _tensor(sample.weights))
+
+
+def _of_validation_rows_of_a_map(X, given, n_validation, scaler, device, seed):
+    """The same for a memory map: few rows are enough to compare losses, and there is no refit for their sake."""
+    every = EveryRow(*X.shape, seed)
+    if given is not None:
+        x = MappedRows(X, scaler, device, beside=given.X)
+        return Data(x, every, (Fold(every, torch.arange(len(X), len(x))),))
+    x = MappedRows(X, scaler, device)
+    if not n_validation:
+        return Data(x, every, (Fold(every, every),))
+    validation = rows_to_hold_out(*X.shape, n_validation, seed)
+    return Data(x, every, (Fold(EveryRow(*X.shape, seed, validation), validation),))
 
 
 def of_folds(sample, folds, scaler, device):

@@ -6,13 +6,13 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn import config_context
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
+from ._mapped import any_missing, is_mapped, release
 from ._rows import TableRows, checked_weights, dense, rows_at_once
 from ._saving import load_module_arrays, module_arrays
 from ._tables import fitted_scaler
@@ -22,12 +22,14 @@ __all__ = ["FittedNetwork", "checked_draws", "for_inference"]
 
 # How often a network that was fitted to complete rows reconstructs what is missing of others.
 N_RECONSTRUCTIONS = 30
+# The pages of a memory map are let go after about so many rows.
+RELEASED_AT = 100_000
 
 
 class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Uses the network ``module_``, in float64, and the scaler ``_scaler_``, both of which `fit` sets."""
 
-    def transform(self, X):
+    def transform(self, X, out=None):
         """Encode X.
 
         Deterministic and computed in float64, so that a row's code does not depend on the rows beside it.
@@ -35,22 +37,29 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data to encode.
+            Data to encode. A memory map is read in pieces.
+        out : ndarray of shape (n_samples, n_components_), default=None
+            Where to write the codes, such as a memory map for more codes than fit into memory. None makes an array.
 
         Returns
         -------
         X_new : ndarray of shape (n_samples, n_components_), float32 for float32 X and float64 otherwise
-            Codes.
+            Codes; `out` if it is given.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         ValueError
-            If X has another number of features than in `fit`, or NaN or infinity.
+            If X has another number of features than in `fit`, or infinity, or if `out` has another shape.
         """
         X = self._validate(X)
-        return self._map(X, self._encode, self.n_components_)
+        if out is not None and out.shape != (X.shape[0], self.n_components_):
+            raise ValueError(
+                f"out must have the shape (n_samples, n_components_) = ({X.shape[0]}, {self.n_components_}), got "
+                f"{out.shape}."
+            )
+        return self._map(X, self._encode, self.n_components_, out=out)
 
     def inverse_transform(self, X):
         """Decode codes, back in the units of the training data.
@@ -141,8 +150,8 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 "R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=2
             )
             return float("nan")
-        weights = np.ones(X.shape[0]) if weights is None else weights
-        total, residual = self._sums_of_squares(X, weights / weights.sum())
+        weights = np.broadcast_to(1 / X.shape[0], X.shape[0]) if weights is None else weights / weights.sum()
+        total, residual = self._sums_of_squares(X, weights)
         varies = total > 0
         if not varies.any():  # as r2_score
             return float((residual == 0).mean())
@@ -153,7 +162,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         def weighted(function):
             return sum(
-                torch.where(self._inputs(x).isnan(), 0, torch.as_tensor(weights[rows, None]).to(x) * function(x)).sum(0)
+                torch.where(self._inputs(x).isnan(), 0, torch.tensor(weights[rows, None]).to(x) * function(x)).sum(0)
                 for rows, x in self._pieces(X)
             )
 
@@ -161,7 +170,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             # from which a constant column deviates by zero exactly
             first = self._inputs(next(self._pieces(X[:1]))[1]).nan_to_num(0)
             mean = weighted(lambda x: (self._inputs(x) - first) / self.scale_)
-            if not sparse.issparse(X) and np.isnan(X).any():
+            if any_missing(X):
                 mean = mean / weighted(lambda x: torch.ones_like(self._inputs(x))).clamp_min(
                     torch.finfo(mean.dtype).tiny
                 )
@@ -173,14 +182,14 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         return self._scaler_.validate(self, X, reset=False, new=True)
 
-    def _map(self, array, function, n_columns, width=1):
+    def _map(self, array, function, n_columns, width=1, out=None):
         """Apply a function of float64 tensors to the rows of an array, in pieces; dtype as array, float64 if 1-D.
 
         width: how many numbers the function makes of a row at once, if these are more than its columns.
         """
         n_rows = array.shape[0]
-        shape, dtype = ((n_rows,), np.float64) if n_columns is None else ((n_rows, n_columns), array.dtype)
-        out = np.empty(shape, dtype=dtype)
+        dtype = array.dtype if n_columns and array.dtype == np.float32 else np.float64
+        out = np.empty((n_rows,) if n_columns is None else (n_rows, n_columns), dtype=dtype) if out is None else out
         with torch.inference_mode():
             for rows, x in self._pieces(array, width):
                 out[rows] = function(x).numpy(force=True)
@@ -191,6 +200,8 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         device = next(self.module_.parameters()).device
         for rows in gen_batches(array.shape[0], rows_at_once(max(array.shape[1], self.n_features_in_, width))):
             yield rows, torch.from_numpy(np.array(dense(array[rows]), dtype=np.float64)).to(device)
+            if is_mapped(array) and rows.stop // RELEASED_AT > rows.start // RELEASED_AT:
+                release(array)
 
     def _encode(self, x):
         return self.module_.encode(self._observed(self._scaler_.transform(x))) * self._code_scale()

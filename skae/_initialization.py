@@ -4,9 +4,11 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ._axes import EXACT_SIZE, PrincipalAxes, principal_axes
+from ._mapped import EveryRow, MappedRows, indices
 from ._rows import SparseRows, representative
 from ._training import Data, reproducible
 
@@ -41,7 +43,7 @@ class Initialization:
         if by_share or self.from_pca or self.fills:
             n_axes = min(len(data.rows), data.x.shape[1]) if by_share else int(n_components)
             with reproducible(seed, data.x.device):
-                axes = self._axes(n_axes, None if len(data.rows) == len(data.x) else data.rows.sort().values)
+                axes = self._axes(n_axes, _in_order(data))
         if by_share:
             n_components = _components_of_share(n_components, axes)
             self.random = build(n_components)
@@ -69,12 +71,35 @@ class Initialization:
 
     def _initialize(self, network: nn.Module, rows: Tensor, axes: PrincipalAxes | None) -> None:
         if hasattr(network, "initialize"):
-            if self.weights is not None:
+            x = self.x
+            if isinstance(x, MappedRows):
+                x, rows = self._some(rows)
+            elif self.weights is not None:
                 rows = representative(rows, self.weights[rows.cpu()])
-            network.initialize(self.x, rows, axes)
+            network.initialize(x, rows, axes)
 
     def _axes(self, n_axes: int, rows: Tensor | None) -> PrincipalAxes:
-        return getattr(self.random, "principal_axes", principal_axes)(self.x, n_axes, rows, self.weights)
+        axes_of, x = getattr(self.random, "principal_axes", principal_axes), self.x
+        if isinstance(x, MappedRows) and not (x.shape[1] <= EXACT_SIZE and _is_pca(self.random)):
+            x, rows = self._some(rows)
+        return axes_of(x, n_axes, rows, self.weights)
+
+    def _some(self, rows: EveryRow) -> tuple[Tensor, Tensor]:
+        """Rows of a memory map for whatever takes a tensor, and their indices."""
+        x = self.x[indices(rows)]
+        return x, torch.arange(len(x), device=x.device)
+
+
+def _in_order(data: Data) -> Tensor | EveryRow | None:
+    """The rows of data; None if they are all rows of its tensor."""
+    if isinstance(data.rows, EveryRow):
+        return data.rows
+    return None if len(data.rows) == len(data.x) else data.rows.sort().values
+
+
+def _is_pca(network: nn.Module) -> bool:
+    """Whether its principal axes are those of complete rows."""
+    return not getattr(network, "fills", False) and not getattr(network, "n_conditions", 0)
 
 
 def _components_of_share(share: float, axes: PrincipalAxes) -> int:

@@ -44,7 +44,7 @@ def rows_at_once(n_features: int) -> int:
 
 def training_rows_at_once(x) -> int:
     """The same for all rows of a fit: always as many of a tensor, as the noise of a row depends on it."""
-    return rows_at_once(x.shape[1]) if isinstance(x, SparseRows) else ROWS_AT_ONCE
+    return ROWS_AT_ONCE if isinstance(x, torch.Tensor) else rows_at_once(x.shape[1])
 
 
 def dense(rows) -> np.ndarray:

@@ -16,9 +16,10 @@ from sklearn.utils.validation import validate_data
 
 from ._axes import LEAST_NOISE
 from ._layers import Columns
+from ._mapped import any_missing, is_mapped, pieces
 from ._rows import ROWS_AT_ONCE, SparseRows, TableRows
 
-__all__ = ["Scaler"]
+__all__ = ["Scaler", "check_pieces"]
 
 # Rows that are scaled to [0, 1] may be outside by so many units in the last place: MinMaxScaler's are.
 ROUNDING = 16
@@ -49,7 +50,11 @@ class Scaler:
         return self._in_range(self.numbers(estimator, X, reset), new)
 
     def numbers(self, estimator, X, reset):
-        """X as an array of finite numbers, NaN where they are missing, or a csr_array."""
+        """X as an array of finite numbers, NaN where they are missing, or a csr_array; a large memory map as it is."""
+        if is_mapped(X):
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
+            check_pieces(X, reset)
+            return X
         with config_context(array_api_dispatch=False):  # a tensor is taken as the NumPy array that it can be
             X = validate_data(
                 estimator,
@@ -75,6 +80,10 @@ class Scaler:
         Of a fit only rounding is cut. Of new rows more is, as a scaler fitted to others leaves some outside; but not of
         rows that were hardly scaled as in the fit: far outside, and not a few of them.
         """
+        if is_mapped(X):
+            for _, rows in pieces(X) if self.probabilities else ():
+                self._in_range(rows, new)
+            return X
         values = X.data if sparse.issparse(X) else X
         if not self.probabilities or not values.size or (values.min() >= 0 and values.max() <= 1):
             return X
@@ -95,7 +104,7 @@ class Scaler:
 
     def fit(self, X, weights=None):
         """Learn from a valid X, whose rows count as much as their weights."""
-        self._missing_ = not sparse.issparse(X) and bool(np.isnan(X).any())
+        self._missing_ = any_missing(X)
         if self.probabilities:
             self.mean_, self.scale_ = np.zeros(X.shape[1]), 1.0
             return self
@@ -111,8 +120,8 @@ class Scaler:
 
     def expect(self, held_out):
         """Let the network be one for missing cells if only the validation rows have any."""
-        if held_out is not None and not sparse.issparse(held_out.X):
-            self._missing_ = self._missing_ or bool(np.isnan(held_out.X).any())
+        if held_out is not None:
+            self._missing_ = self._missing_ or any_missing(held_out.X)
 
     def restore(self, estimator):
         """Take what was learned from the attributes of a fitted estimator."""
@@ -144,9 +153,10 @@ class Scaler:
 
     def log_scale(self, X):
         """Logarithm by which the density of what the network sees of a row exceeds that of the row of a valid X."""
-        if sparse.issparse(X) or not np.isnan(X).any():
+        if not any_missing(X):
             return len(self.mean_) * math.log(self.scale_)
-        return (~np.isnan(X)).sum(axis=1) * math.log(self.scale_)
+        counts = [(~np.isnan(rows)).sum(axis=1) for _, rows in pieces(X)]
+        return np.concatenate(counts) * math.log(self.scale_)
 
     def transform(self, x):
         """What the network sees of rows of a valid X, a dense array or a tensor."""
@@ -171,12 +181,37 @@ class Scaler:
         return X
 
 
+def check_pieces(X, reset):
+    """ValueError if a memory map has infinite cells or, if it is one to fit to, a column without an observed value."""
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"A memory map must be one of numbers, got the dtype {X.dtype}.")
+    if X.dtype.kind != "f":
+        return
+    observed = np.zeros(X.shape[1], dtype=bool)
+    for start, rows in pieces(X):
+        if np.isinf(rows).any():
+            raise ValueError(f"Input X contains infinity, between rows {start.start} and {start.stop}.")
+        observed |= ~np.isnan(rows).all(axis=0)
+    if reset and not observed.all():
+        raise ValueError(f"X has columns without an observed value: {np.flatnonzero(~observed).tolist()}. Drop them.")
+
+
 def _moments(X, weights):
     """Mean of each column, the sum of the squared deviations from it over all columns, and of how many cells."""
+    if is_mapped(X):
+        return _moments_by_pieces(X)
     if not sparse.issparse(X) and np.isnan(X).any():
         return _observed_moments(X, np.ones(len(X)) if weights is None else weights)
     n_rows = X.shape[0] if weights is None else weights.sum()
     return *_complete_moments(X, weights), n_rows * X.shape[1]
+
+
+def _moments_by_pieces(X):
+    sums, counts = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for _, rows in pieces(X):
+        sums, counts = sums + np.nansum(rows, axis=0, dtype=np.float64), counts + (~np.isnan(rows)).sum(axis=0)
+    mean = sums / counts
+    return mean, sum(np.nansum(np.square(rows - mean)) for _, rows in pieces(X)), counts.sum()
 
 
 def _observed_moments(X, weights):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ._mapped import indices
 from ._saving import load_state, state
 from ._training import WARM_UP, Data, Loss, Pair, Schedule, evaluate, reproducible, threads_for, train
 
@@ -243,7 +244,7 @@ def _validation_losses(run: Run, data: Data, schedule: Schedule, n_threads: int)
             evaluate(pairs[0][0], network, data.x, fold.validation)
             for (network, pairs), fold in zip(run.networks, data.folds, strict=True)
         ]
-    values, rows = torch.cat(losses), torch.cat([fold.validation for fold in data.folds])
+    values, rows = torch.cat(losses), torch.cat([indices(fold.validation) for fold in data.folds])
     once, places, counts = rows.cpu().unique(return_inverse=True, return_counts=True)
     if len(once) < len(rows):
         values, rows = values.new_zeros(len(once)).index_add(0, places, values) / counts, once

@@ -6,10 +6,11 @@ from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import validate_data
 
 from ._axes import LEAST_NOISE
-from ._columns import categorical_columns, check_names, library, read, table
+from ._columns import MOST_CATEGORIES, Column, categorical_columns, check_names, library, read, table
 from ._layers import Columns
+from ._mapped import any_missing, is_mapped, pieces, some_rows
 from ._rows import ROWS_AT_ONCE, TableRows
-from ._scaling import Scaler
+from ._scaling import Scaler, check_pieces
 
 __all__ = ["TableScaler", "coded", "fitted_scaler", "for_columns", "inputs_of", "scaler_for"]
 
@@ -42,12 +43,13 @@ class TableScaler(Scaler):
         return codes
 
     def fit(self, X, weights=None):
+        self._missing_, X = any_missing(X), some_rows(X)
         own = self.member.fit(X, weights).learned()  # of the member's scaler, what is more than mean and scale
         vars(self).update({name: value for name, value in own.items() if name not in TableScaler.attributes})
         weights = np.ones(len(X)) if weights is None else weights
         learned = [_learned(column, values, weights) for values, column in zip(X.T, self._columns_, strict=True)]
         self.mean_, self._deviations_, self._least_noise_ = map(np.concatenate, zip(*learned, strict=True))
-        self.scale_, self._missing_ = 1.0, bool(np.isnan(X).any())
+        self.scale_ = 1.0
         return self
 
     def _sizes(self):
@@ -91,7 +93,8 @@ class TableScaler(Scaler):
         code = torch.cat([torch.arange(size) for size in sizes.tolist()]).to(x)
         values = x[:, column_of_input]
         is_category = torch.from_numpy(np.repeat(self._is_category_, self._sizes())).to(x.device)
-        inputs = torch.where(is_category & ~values.isnan(), (values == code).to(x), values)
+        inputs = torch.where(is_category & (values < sizes[column_of_input].to(x)), (values == code).to(x), values)
+        inputs = torch.where(is_category & (values >= sizes[column_of_input].to(x)), torch.nan, inputs)
         return (inputs - torch.tensor(self.mean_).to(x)) / torch.tensor(self._deviations_).to(x)
 
     def tensor(self, X, device):
@@ -122,11 +125,38 @@ def coded(estimator, X, is_category, reset, columns=None):
 
     reset: whether the columns are to be learned; otherwise they are given.
     """
-    X = check_array(X, dtype=None, ensure_all_finite=False) if library(X) is None else X
+    mapped = is_mapped(X)
+    X = check_array(X, dtype=None, ensure_all_finite=False) if library(X) is None and not mapped else X
     check_names(X)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if mapped:
+        check_pieces(X, reset)
+        return X, columns_of_codes(X, is_category) if reset else columns
     codes, columns = read(X, is_category, None if reset else columns)
+    if reset and len(codes) and (empty := np.isnan(codes).all(axis=0)).any():
+        raise ValueError(f"Column {columns[int(empty.argmax())].name!r} has no observed value. Drop it.")
     return check_array(codes, ensure_all_finite="allow-nan", input_name="X"), columns
+
+
+def columns_of_codes(X, is_category):
+    """The columns of a memory map, whose categories have to be their codes already: 0, 1, 2 and so on."""
+    most = np.zeros(X.shape[1])
+    for start, rows in pieces(X):
+        codes = rows[:, is_category]
+        if not (np.isnan(codes) | ((codes >= 0) & (codes == np.rint(codes)))).all():
+            raise ValueError(
+                f"Categories of a memory map must be codes 0, 1, 2, ..., got others from row {start.start} on. "
+                "skae.memory_map writes such a map."
+            )
+        most = np.fmax(most, np.nanmax(rows, axis=0, initial=0.0))
+    if (most[is_category] >= MOST_CATEGORIES).any():
+        raise ValueError(
+            f"A column of categories has more than {MOST_CATEGORIES}. Drop it, or join those that are rare."
+        )
+    return tuple(
+        Column(place, np.result_type(X.dtype, np.float32), tuple(map(float, range(int(n) + 1))) if is_cat else None)
+        for place, (n, is_cat) in enumerate(zip(most, is_category, strict=True))
+    )
 
 
 def inputs_of(scaler, X):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ._adam import Adam
+from ._mapped import EveryRow, MappedRows, indices
 from ._rows import SparseRows, in_proportion, training_rows_at_once
 
 __all__ = [
@@ -108,8 +109,8 @@ def reproducible(seed: int, device: torch.device, n_threads: int | None = None) 
 def epoch(
     pairs: list[Pair],
     module: nn.Module,
-    x: Tensor | SparseRows,
-    rows: Tensor,
+    x: Tensor | SparseRows | MappedRows,
+    rows: Tensor | EveryRow,
     batch_size: int,
     learning_rate: Callable[[float], float],
     weights: Tensor | None = None,
@@ -125,12 +126,9 @@ def epoch(
     """
     module.train()
     total = torch.zeros((), device=x.device)
-    if weights is None:
-        order = rows[torch.randperm(len(rows), device=rows.device)]
-    else:
-        order = in_proportion(rows, weights[rows.cpu()], len(rows))
-    for start in range(0, len(rows), batch_size):
-        batch, rate = x[order[start : start + batch_size]], learning_rate(start / len(rows))
+    n_done = 0
+    for batch in x.batches(rows, batch_size) if isinstance(x, MappedRows) else _batches(x, rows, batch_size, weights):
+        rate, n_done = learning_rate(n_done / len(rows)), n_done + len(batch)
         for place, (loss, optimizer) in enumerate(pairs):
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -143,11 +141,22 @@ def epoch(
     return float(total) / len(rows)
 
 
+def _batches(
+    x: Tensor | SparseRows, rows: Tensor, batch_size: int, weights: Tensor | None
+) -> Iterator[Tensor | SparseRows]:
+    if weights is None:
+        order = rows[torch.randperm(len(rows), device=rows.device)]
+    else:
+        order = in_proportion(rows, weights[rows.cpu()], len(rows))
+    for part in order.split(batch_size):
+        yield x[part]
+
+
 class Fold(NamedTuple):
     """Indices of the rows that train a network and of those that validate it; the same ones if none are set aside."""
 
-    training: Tensor
-    validation: Tensor
+    training: Tensor | EveryRow
+    validation: Tensor | EveryRow
 
 
 class Data(NamedTuple):
@@ -158,8 +167,8 @@ class Data(NamedTuple):
     weights: how much each row of x counts, float64 (len(x),), on the CPU, or None.
     """
 
-    x: Tensor | SparseRows
-    rows: Tensor
+    x: Tensor | SparseRows | MappedRows
+    rows: Tensor | EveryRow
     folds: tuple[Fold, ...]
     refit: bool = False
     weights: Tensor | None = None
@@ -222,10 +231,15 @@ def split(
 
 
 @torch.no_grad()
-def evaluate(loss: Loss, module: nn.Module, x: Tensor | SparseRows, rows: Tensor, seed: int = 0) -> Tensor:
-    """Loss of each row of ``x[rows]``, float64 (len(rows),), on the CPU, with the same noise for the same seed."""
+def evaluate(
+    loss: Loss, module: nn.Module, x: Tensor | SparseRows | MappedRows, rows: Tensor | EveryRow, seed: int = 0
+) -> Tensor:
+    """Loss of each row of ``x[rows]``, float64 (len(rows),), on the CPU, with the same noise for the same seed.
+
+    Of every row of a memory map those of its sample.
+    """
     module.eval()
-    parts = rows.split(training_rows_at_once(x))
+    parts = indices(rows).split(training_rows_at_once(x))
     with seeded(seed, x.device):
         losses = [loss(module, x[part]) for part in parts]
     if losses[0].shape != parts[0].shape:

@@ -17,29 +17,32 @@ ROOT = Path(__file__).parents[1]
 # What each room may import of the others; members, in files of their own, import rooms and no other member.
 ROOMS = {
     "_rows": set(),
+    "_mapped": set(),
     "_columns": set(),
     "_losses": {"_rows"},
     "_adam": set(),
-    "_axes": {"_rows"},
+    "_axes": {"_mapped", "_rows"},
     "_layers": {"_axes", "_rows"},
     "_networks": {"_axes", "_layers", "_losses", "_rows"},
-    "_training": {"_adam", "_rows"},
-    "_selection": {"_saving", "_training"},
+    "_training": {"_adam", "_mapped", "_rows"},
+    "_selection": {"_mapped", "_saving", "_training"},
     "_declaration": set(),
     "_saving": set(),
-    "_scaling": {"_axes", "_layers", "_rows"},
-    "_tables": {"_axes", "_columns", "_layers", "_rows", "_scaling"},
-    "_initialization": {"_axes", "_rows", "_training"},
+    "_scaling": {"_axes", "_layers", "_mapped", "_rows"},
+    "_tables": {"_axes", "_columns", "_layers", "_mapped", "_rows", "_scaling"},
+    "_initialization": {"_axes", "_mapped", "_rows", "_training"},
     "_parameters": {"_declaration", "_layers"},
-    "_fitted": {"_rows", "_saving", "_tables", "_training"},
-    "_data": {"_rows", "_training"},
+    "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
+    "_data": {"_mapped", "_rows", "_training"},
 }
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration"}
 ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}
 ROOMS["_base_vae"] |= {"_scaling"}
-ROOMS["_condition"] = {"_columns", "_rows", "_scaling", "_tables"}
+ROOMS["_base_vae"] |= {"_mapped"}
+ROOMS["_condition"] = {"_columns", "_mapped", "_rows", "_scaling", "_tables"}
+ROOMS["_memory_map"] = {"_columns"}
 ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_tables", "_variational"}
 TORCH_ONLY = {
     "_adam",

@@ -1,0 +1,163 @@
+"""Rows of a memory map: read in blocks, shuffled, and never all in memory."""
+
+import mmap
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+__all__ = [
+    "EveryRow",
+    "MappedRows",
+    "any_missing",
+    "indices",
+    "is_mapped",
+    "pieces",
+    "release",
+    "rows_to_hold_out",
+    "some_rows",
+]
+
+# A memory map of fewer bytes is read whole. joblib hands arrays to its processes as maps: they are to be fitted as the
+# arrays would be, unless a copy of them is what one would avoid.
+LEAST_BYTES = 2**27
+# Neighbouring rows are read together in blocks, for speed, and the rows of several blocks from all over the map are
+# shuffled together, so that batches are mixed even where the rows are sorted.
+BLOCK_BYTES, WINDOW_BYTES = 2**18, 2**24
+# At most so many rows, or numbers, are looked at to initialize, and to compare losses.
+MOST_ROWS, MOST_NUMBERS = 20_000, 2**23
+
+
+def is_mapped(X) -> bool:
+    """Whether X is a memory map that is too large to be read whole."""
+    return isinstance(X, np.memmap) and X.ndim == 2 and X.nbytes >= LEAST_BYTES
+
+
+def pieces(X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slices of the rows of an array and copies of them; what has been read of a map is let go."""
+    size = max(1, WINDOW_BYTES // max(1, _row_bytes(X)))
+    for start in range(0, len(X), size):
+        rows = slice(start, min(start + size, len(X)))
+        yield rows, np.array(X[rows])
+        release(X)
+
+
+def any_missing(X) -> bool:
+    """Whether cells of a dense or sparse array or of a memory map are missing."""
+    if sparse.issparse(X):
+        return False
+    return any(bool(np.isnan(rows).any()) for _, rows in pieces(X)) if is_mapped(X) else bool(np.isnan(X).any())
+
+
+def some_rows(X: np.ndarray) -> np.ndarray:
+    """X, or rows from all over a memory map."""
+    return np.array(X[_drawn(len(X), X.shape[1], seed=0)]) if is_mapped(X) else X
+
+
+def release(X: np.ndarray) -> None:
+    """Let the pages of a memory map go that the process holds: they are read again from the file when they are needed.
+
+    Not of a copy-on-write map, which would lose what was written to it.
+    """
+    mapping = getattr(X, "_mmap", None)
+    if getattr(X, "mode", "c") != "c" and hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _row_bytes(X: np.ndarray) -> int:
+    return X.shape[1] * max(X.dtype.itemsize, 4)
+
+
+def _drawn(n_rows: int, n_features: int, seed: int, most: int = MOST_ROWS) -> np.ndarray:
+    """Indices of some rows, in order."""
+    n_drawn = min(n_rows, most, max(1, MOST_NUMBERS // max(1, n_features)))
+    return np.sort(np.random.default_rng(seed).choice(n_rows, n_drawn, replace=False, shuffle=False))
+
+
+class EveryRow:
+    """All rows of a memory map but those that are held out, without a list of their indices.
+
+    sample: indices of some of them.
+    """
+
+    def __init__(self, n_rows: int, n_features: int, seed: int, held_out: Tensor | None = None) -> None:
+        self.n_rows, self.held_out = n_rows, torch.empty(0, dtype=torch.long) if held_out is None else held_out
+        drawn = torch.from_numpy(_drawn(n_rows, n_features, seed, MOST_ROWS + len(self.held_out)))
+        self.sample = drawn[~torch.isin(drawn, self.held_out)][:MOST_ROWS]
+
+    def __len__(self) -> int:
+        return self.n_rows - len(self.held_out)
+
+    def among(self, start: int, stop: int) -> Tensor:
+        """Those from start to stop, counted from start."""
+        kept = torch.ones(stop - start, dtype=torch.bool)
+        inside = self.held_out[(self.held_out >= start) & (self.held_out < stop)]
+        kept[inside - start] = False
+        return kept.nonzero().squeeze(1)
+
+
+def rows_to_hold_out(n_rows: int, n_features: int, n_validation: int, seed: int) -> Tensor:
+    """Rows to hold out: so many, but no more than are needed to compare losses."""
+    return torch.from_numpy(_drawn(n_rows, n_features, seed + 1, min(n_validation, MOST_ROWS)))
+
+
+def indices(rows: Tensor | EveryRow) -> Tensor:
+    """Rows as indices: of every row of a memory map, those of its sample."""
+    return rows.sample if isinstance(rows, EveryRow) else rows
+
+
+class MappedRows:
+    """Rows of a memory map as the network sees them: float32, and made when they are asked for.
+
+    In place of a tensor of all rows: ``x[rows]`` with a tensor of indices, ``len(x)``, ``x.shape``, ``x.device``.
+    beside: further rows in memory, which follow those of the map.
+    """
+
+    def __init__(self, X: np.ndarray, scaler, device: torch.device, beside: np.ndarray | None = None) -> None:
+        self.X, self.scaler, self.device, self.beside = X, scaler, device, beside
+        self.shape = torch.Size((len(X) + (0 if beside is None else len(beside)), scaler.n_inputs))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        places = rows.numpy(force=True)
+        inside = places < len(self.X)
+        if inside.all():
+            values = np.array(self.X[places])
+        else:
+            values = np.empty((len(places), self.X.shape[1]), self.beside.dtype)
+            values[inside], values[~inside] = self.X[places[inside]], self.beside[places[~inside] - len(self.X)]
+        release(self.X)
+        return self.scaler.tensor(values, self.device)
+
+    def in_order(self, rows: EveryRow) -> Iterator[Tensor]:
+        """All rows, window by window."""
+        size = max(1, WINDOW_BYTES // _row_bytes(self.X))
+        for start in range(0, len(self.X), size):
+            stop = min(start + size, len(self.X))
+            yield self.scaler.tensor(self._read([(start, stop)], rows), self.device)
+
+    def batches(self, rows: EveryRow, batch_size: int) -> Iterator[Tensor]:
+        """All rows once, in batches: the blocks of rows in random order, and those of a window of blocks shuffled."""
+        size = max(1, BLOCK_BYTES // _row_bytes(self.X))
+        starts = torch.randperm(-(-len(self.X) // size)) * size
+        left = self.X[:0]
+        for window in starts.split(max(1, WINDOW_BYTES // BLOCK_BYTES)):
+            ranges = [(start, min(start + size, len(self.X))) for start in window.tolist()]
+            values = np.concatenate([left, self._read(ranges, rows)])
+            order, n_whole = torch.randperm(len(values)), len(values) - len(values) % batch_size
+            left = values[order[n_whole:].numpy()]
+            x, order = self.scaler.tensor(values, self.device), order.to(self.device)
+            for start in range(0, n_whole, batch_size):
+                yield x[order[start : start + batch_size]]
+        if len(left):
+            yield self.scaler.tensor(left, self.device)
+
+    def _read(self, ranges: list[tuple[int, int]], rows: EveryRow) -> np.ndarray:
+        """Those of the rows that are in some ranges, as they are."""
+        values = np.concatenate([self.X[start:stop][rows.among(start, stop).numpy()] for start, stop in ranges])
+        release(self.X)
+        return values

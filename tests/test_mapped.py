@@ -1,0 +1,295 @@
+"""Data larger than memory: memory maps that are read in blocks, and files and batches that become one."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skae
+from skae import VAE, AutoEncoder, ConditionalVAE, memory_map
+from skae import _mapped as mapped_rows
+from skae._axes import principal_axes
+from skae._mapped import EveryRow, MappedRows, release
+from skae._scaling import Scaler
+
+QUICK = dict(max_iter=3, random_state=0)
+MEMBERS = [getattr(skae, name) for name in skae.__all__ if issubclass(getattr(skae, name), skae.BaseAutoEncoder)]
+MEMBERS.remove(skae.BaseAutoEncoder)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Every memory map is read in blocks, of 16 rows of 8 columns."""
+    monkeypatch.setattr(mapped_rows, "LEAST_BYTES", 0)
+    monkeypatch.setattr(mapped_rows, "BLOCK_BYTES", 2**9)
+    monkeypatch.setattr(mapped_rows, "WINDOW_BYTES", 2**12)
+
+
+@pytest.fixture
+def X():
+    rng = np.random.RandomState(0)
+    return (np.tanh(rng.standard_normal((1000, 2))) @ rng.standard_normal((2, 8)) + 0.1 * rng.randn(1000, 8)).astype(
+        "f4"
+    )
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(X, mode="r"):
+        np.save(tmp_path / "X.npy", X)
+        return np.load(tmp_path / "X.npy", mmap_mode=mode)
+
+    return write
+
+
+def rows_of(X):
+    return MappedRows(X, Scaler().fit(np.array(X)), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("batch_size", [7, 64, 5000])
+def test_an_epoch_has_each_row_once_but_those_held_out(X, written, small_blocks, batch_size):
+    out = torch.tensor([0, 17, 999])
+    x, rows = rows_of(written(X)), EveryRow(*X.shape, 0, out)
+    batches = list(x.batches(rows, batch_size))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    found, expected = torch.cat(batches), x[torch.tensor([i for i in range(1000) if i not in (0, 17, 999)])]
+    assert len(found) == len(rows) == 997
+    torch.testing.assert_close(found[found[:, 0].argsort()], expected[expected[:, 0].argsort()])
+    assert not torch.isin(rows.sample, out).any()
+
+
+def test_rows_from_all_over_the_map_are_in_a_batch(written, small_blocks):
+    X = np.repeat(np.arange(1000.0)[:, None], 8, axis=1)
+    first = next(rows_of(written(X)).batches(EveryRow(*X.shape, 0), 64))
+    places = first[:, 0] * X.std() + X.mean()
+    assert places.max() - places.min() > 500
+    assert (places.diff().abs() == 1).float().mean() < 0.2
+
+
+def test_axes_of_all_rows_by_pieces(X, written, small_blocks):
+    x = rows_of(written(X))
+    some, whole = EveryRow(*X.shape, 0, torch.arange(100)), x[torch.arange(1000)]
+    for found, expected in (
+        (principal_axes(x, 2, some), principal_axes(whole, 2, torch.arange(100, 1000))),
+        (principal_axes(x, 2, EveryRow(*X.shape, 0)), principal_axes(whole, 2)),
+    ):
+        torch.testing.assert_close(found.variances, expected.variances)
+        torch.testing.assert_close(found.axes.abs(), expected.axes.abs(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
+def test_every_member_fits_a_memory_map(member, X, written, small_blocks):
+    mapped = written(X)
+    model = member(2, max_iter=10, random_state=0).fit(mapped)
+    again = member(2, max_iter=10, random_state=0).fit(written(X))
+    np.testing.assert_array_equal(model.transform(mapped), again.transform(X))
+    assert model.score(mapped) == pytest.approx(member(2, max_iter=10, random_state=0).fit(X).score(X), abs=0.5)
+    assert model.n_samples_ == len(X)
+
+
+def test_a_map_and_an_array_in_blocks_give_the_same_bits(X, written, small_blocks):
+    in_memory = X.view(np.memmap)  # no file behind it
+    assert in_memory._mmap is None
+    for model in (AutoEncoder(2, **QUICK), VAE(2, **QUICK), AutoEncoder(2, early_stopping=False, **QUICK)):
+        weights = [dict(model.fit(rows).module_.state_dict()) for rows in (written(X), in_memory)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int16", ">f4"])
+def test_maps_of_any_number(X, written, small_blocks, dtype):
+    values = (100 * X).astype(dtype)
+    model = AutoEncoder(2, **QUICK).fit(written(values))
+    assert model.score(written(values)) > 0.9
+    codes = model.transform(written(values))
+    assert codes.dtype == (np.float32 if np.dtype(dtype) == np.float32 else np.float64)
+
+
+def test_linear_network_is_pca_of_all_rows(X, written, small_blocks):
+    model = AutoEncoder(2, hidden_layer_sizes=(), random_state=0).fit(written(X))
+    pca = PCA(2).fit(X)
+    expected = 1 - np.square(X - pca.inverse_transform(pca.transform(X))).sum() / np.square(X - X.mean(0)).sum()
+    assert model.score(X) == pytest.approx(expected, abs=1e-5)
+    share = AutoEncoder(0.9, **QUICK).fit(written(X))
+    assert share.n_components_ == AutoEncoder(0.9, **QUICK).fit(X).n_components_
+
+
+def test_transform_into_another_map(X, written, small_blocks, tmp_path):
+    model = AutoEncoder(2, **QUICK).fit(written(X))
+    out = np.lib.format.open_memmap(tmp_path / "codes.npy", mode="w+", dtype="f4", shape=(1000, 2))
+    assert model.transform(written(X), out=out) is out
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), model.transform(X))
+    with pytest.raises(ValueError, match=r"out must have the shape .* \(1000, 2\), got \(1000, 3\)"):
+        model.transform(X, out=np.empty((1000, 3)))
+
+
+def test_validation_rows_of_ones_own_and_partial_fit(X, written, small_blocks):
+    held_out = X[:100] + 1
+    model = AutoEncoder(2, **QUICK).fit(written(X), X_val=held_out)
+    seen = AutoEncoder(2, **QUICK).fit(X, X_val=held_out)
+    assert model.validation_curve_[0] == pytest.approx(seen.validation_curve_[0], rel=1e-3)
+    before = model.score(X)
+    assert model.partial_fit(written(X)).score(X) == pytest.approx(before, abs=0.05)
+    assert AutoEncoder(2, random_state=0).partial_fit(written(X)).score(X) > 0.9
+
+
+def test_missing_cells_conditions_and_codes_of_categories(X, written, small_blocks):
+    rng = np.random.RandomState(0)
+    holed = np.where(rng.rand(*X.shape) < 0.2, np.nan, X)
+    for member in (AutoEncoder, VAE):
+        model = member(2, max_iter=20, random_state=0).fit(written(holed))
+        assert model.module_.fills
+        assert model.score(written(holed)) > member(2, max_iter=20, random_state=0).fit(holed).score(holed) - 0.5
+    coded = np.column_stack([X, rng.randint(3, size=len(X)) + 0.0])
+    coded[5, 8] = np.nan
+    table = VAE(2, categorical_features=[8], **QUICK).fit(written(coded))
+    assert set(table.inverse_transform(table.transform(written(coded)))[:, 8]) <= {0.0, 1.0, 2.0}
+    unknown, missing = coded.copy(), coded.copy()
+    unknown[:, 8], missing[:, 8] = 3, np.nan
+    np.testing.assert_array_equal(table.transform(written(unknown)), table.transform(written(missing)))
+    given = ConditionalVAE(2, condition_features=[8], categorical_features=[8], **QUICK).fit(written(coded))
+    assert given.sample(3, condition=[1], random_state=0)[:, 8].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="must be codes 0, 1, 2"):
+        VAE(2, categorical_features=[0], **QUICK).fit(written(coded))
+
+
+def test_probabilities(X, written, small_blocks):
+    inside = (X > 0).astype("f4")
+    assert np.isfinite(VAE(2, likelihood="bernoulli", **QUICK).fit(written(inside)).score(inside))
+    with pytest.raises(ValueError, match=r"X must be in \[0, 1\]"):
+        VAE(2, likelihood="bernoulli", **QUICK).fit(written(X))
+
+
+def test_what_a_map_cannot_have(X, written, small_blocks):
+    mapped = written(X)
+    for options in (dict(sample_weight=np.ones(1000)), dict(groups=np.arange(1000) // 10)):
+        with pytest.raises(ValueError, match="sample_weight, groups and cv need X in memory"):
+            AutoEncoder(2, **QUICK).fit(mapped, **options)
+    with pytest.raises(ValueError, match="sample_weight, groups and cv need X in memory"):
+        AutoEncoder(2, cv=3, **QUICK).fit(mapped)
+    broken = X.copy()
+    broken[700, 3] = np.inf
+    model = AutoEncoder(2, **QUICK)
+    with pytest.raises(ValueError, match="Input X contains infinity, between rows"):
+        model.fit(written(broken))
+    broken[:, 3] = np.nan
+    with pytest.raises(ValueError, match=r"columns without an observed value: \[3\]"):
+        model.fit(written(broken))
+    with pytest.raises(ValueError, match="must be one of numbers"):
+        model.fit(written(X.astype(str)))
+    assert not hasattr(model, "module_")
+    with pytest.raises(ValueError, match="X has 7 features, but AutoEncoder is expecting 8"):
+        model.fit(mapped).transform(written(X[:, :7]))
+
+
+def test_small_maps_are_as_arrays_and_searches_work(X, written):
+    model = AutoEncoder(2, **QUICK)
+    np.testing.assert_array_equal(model.fit(written(X)).transform(X), model.fit(X).transform(X))
+    search = GridSearchCV(make_pipeline(StandardScaler(), model), {"autoencoder__n_components": [1, 2]}, cv=2)
+    assert search.fit(written(X)).best_params_ == {"autoencoder__n_components": 2}
+
+
+def test_a_copy_on_write_map_keeps_what_was_written(X, written):
+    for mode in ("c", "r+"):
+        rows = written(X, mode)
+        rows[3] = 7
+        release(rows)
+        assert (rows[3] == 7).all()
+    release(X)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(tmp_path):
+    """A gigabyte in a process of its own: what is resident rises by at most 300 MB in fit, score and transform."""
+    script = tmp_path / "fit.py"
+    script.write_text(
+        "import sys, threading, time, numpy as np\n"
+        "from skae import AutoEncoder\n"
+        "path, shape = sys.argv[1], (2**22, 64)\n"
+        "X = np.lib.format.open_memmap(path, mode='w+', dtype='f4', shape=shape)\n"
+        "rng = np.random.default_rng(0)\n"
+        "for start in range(0, shape[0], 2**17):\n"
+        "    X[start : start + 2**17] = rng.standard_normal((2**17, 64), dtype='f4')\n"
+        "X.flush(); del X\n"
+        "def resident():\n"
+        "    line = next(line for line in open('/proc/self/status') if line.startswith('VmRSS'))\n"
+        "    return int(line.split()[1]) / 1024\n"
+        "AutoEncoder(2, max_iter=1).fit(rng.random((100, 64)))\n"
+        "before, peak = resident(), [0]\n"
+        "def watch():\n"
+        "    while True:\n"
+        "        peak[0] = max(peak[0], resident()); time.sleep(0.01)\n"
+        "threading.Thread(target=watch, daemon=True).start()\n"
+        "X = np.load(path, mmap_mode='r')\n"
+        "model = AutoEncoder(2, max_iter=1, random_state=0).fit(X)\n"
+        "model.score(X)\n"
+        "model.transform(X, out=np.lib.format.open_memmap(path + '.z', mode='w+', dtype='f4', shape=(shape[0], 2)))\n"
+        "print(peak[0] - before)\n"
+    )
+    found = subprocess.run([sys.executable, script, tmp_path / "X.npy"], capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 300
+
+
+# Files and batches.
+
+
+@pytest.fixture
+def frame():
+    rng = np.random.RandomState(0)
+    size = rng.standard_normal(600)
+    frame = pd.DataFrame(
+        {"size": size, "color": np.where(size > 0, "red", "blue"), "flag": size > 1, "n": np.arange(600)}
+    )
+    return frame.assign(color=frame["color"].mask(rng.rand(600) < 0.1), size=frame["size"].mask(rng.rand(600) < 0.1))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "folder", "pandas", "polars"])
+def test_tables_become_a_map(frame, tmp_path, kind):
+    if kind == "parquet":
+        frame.to_parquet(source := tmp_path / "table.parquet", row_group_size=100)
+    elif kind == "csv":
+        frame.to_csv(source := tmp_path / "table.csv", index=False)
+    elif kind == "folder":
+        source = tmp_path / "parts"
+        source.mkdir()
+        for i in range(3):
+            frame[200 * i : 200 * (i + 1)].to_parquet(source / f"{i}.parquet")
+    else:
+        parts = [frame[100 * i : 100 * (i + 1)] for i in range(6)]
+        source = parts if kind == "pandas" else [pl.from_pandas(part) for part in parts]
+    table = memory_map(source, tmp_path / "X.npy")
+    assert table.X.shape == (600, 4)
+    assert isinstance(table.X, np.memmap)
+    assert table.names == list(frame)
+    np.testing.assert_allclose(table.X[:, [0, 3]], frame[["size", "n"]].to_numpy(float), rtol=1e-6)
+    for place in table.categorical_features:
+        values = frame.iloc[:, place]
+        codes, known = table.X[:, place], table.categories[table.names[place]]
+        assert np.isnan(codes).tolist() == values.isna().tolist()
+        assert [known[int(code)] for code in codes[~np.isnan(codes)]] == values[values.notna()].tolist()
+    assert table.categorical_features == [1, 2]
+    model = AutoEncoder(2, categorical_features=table.categorical_features, **QUICK).fit(table.X)
+    assert model.transform(table.X).shape == (600, 2)
+
+
+def test_categories_that_appear_later_keep_the_codes_of_the_first(tmp_path):
+    parts = [pd.DataFrame({"a": ["x", "y"]}), pd.DataFrame({"a": ["b", None]}), pd.DataFrame({"a": [None, "y"]})]
+    table = memory_map(parts, tmp_path / "X.npy")
+    np.testing.assert_array_equal(table.X.ravel(), [0, 1, 2, np.nan, np.nan, 1])
+    assert table.categories == {"a": ["x", "y", "b"]}
+
+
+def test_bad_parts(frame, tmp_path):
+    with pytest.raises(ValueError, match="A part of the table has the columns"):
+        memory_map([frame, frame[["size"]]], tmp_path / "X.npy")
+    with pytest.raises(ValueError, match="no rows"):
+        memory_map(iter([]), tmp_path / "X.npy")
+    with pytest.raises(ValueError, match="'size' is not of numbers"):
+        memory_map([frame, frame.assign(size="large")], tmp_path / "X.npy")
