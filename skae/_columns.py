@@ -217,8 +217,12 @@ def _values(codes: np.ndarray, column: Column) -> Sequence:
     if column.categories is not None:
         return [None if np.isnan(code) else column.categories[int(code)] for code in codes]
     kind = re.match(r"u?int\d*", str(column.dtype).lower())
-    if kind is None or np.isnan(codes).any():
+    if kind is None:
         return codes
+    if (missing := np.isnan(codes)).any():
+        return [
+            None if hole else value for hole, value in zip(missing, _values(np.nan_to_num(codes), column), strict=True)
+        ]
     limits = np.iinfo(kind.group())  # as floats, the limits of 64 bits are rounded outwards
     least, most = np.nextafter(float(limits.min), 0), np.nextafter(float(limits.max), 0)
     return np.clip(np.rint(codes), np.ceil(least), np.floor(most)).astype(limits.dtype)
@@ -230,7 +234,12 @@ def table(codes: np.ndarray, columns: Sequence[Column], like: str | None):
         import pandas
 
         series = {c.name: pandas.Series(_values(codes[:, i], c)) for i, c in enumerate(columns)}
-        dtypes = {c.name: c.dtype for c in columns}
+        # NumPy's integers and booleans have nothing for a missing cell
+        keeps = [
+            not (isinstance(c.dtype, np.dtype) and c.dtype.kind in "iub" and series[c.name].isna().any())
+            for c in columns
+        ]
+        dtypes = {c.name: c.dtype for c, keeps_dtype in zip(columns, keeps, strict=True) if keeps_dtype}
         return pandas.DataFrame(series).astype(dtypes)
     if like == "polars":
         import polars

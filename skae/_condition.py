@@ -1,5 +1,6 @@
 """Rows of X <-> what a conditional network sees: modelled columns, and beside them the condition."""
 
+import numbers
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils._indexing import _get_column_indices
 
 from ._columns import Column, categorical_columns, is_missing, library, read, table
-from ._mapped import some_rows
+from ._mapped import missing_columns, rows_to_learn_from
 from ._rows import TableRows
 from ._scaling import Scaler
 from ._tables import TableScaler, coded, for_columns, inputs_of
@@ -36,7 +37,7 @@ class ConditionalScaler(Scaler):
         "condition_indices_",
         "n_conditions_",
         "_rest_",
-        "_holed_",
+        "_incomplete_",
         "_modelled_",
         "_given_",
     )
@@ -92,14 +93,15 @@ class ConditionalScaler(Scaler):
         return modelled, given
 
     def fit(self, X, weights=None):
-        X = some_rows(X)
+        missing, X = missing_columns(X), rows_to_learn_from(X)
         self.modelled, self.given = self._scalers()
         self.modelled.fit(X[:, self._rest_], weights)
         condition = X[:, self.condition_indices_]
         self.given.fit(condition, weights).keep_indicators()
-        self._holed_ = np.flatnonzero(np.isnan(condition).any(axis=0))
+        self._incomplete_ = np.flatnonzero(missing[self.condition_indices_])
+        self.modelled._missing_ = bool(missing[self._rest_].any())
         self.mean_, self.scale_, self._missing_ = self.modelled.mean_, self.modelled.scale_, self.modelled._missing_
-        self.n_conditions_ = self.given.n_inputs + len(self._holed_)
+        self.n_conditions_ = self.given.n_inputs + len(self._incomplete_)
         return self
 
     def expect(self, held_out):
@@ -137,7 +139,7 @@ class ConditionalScaler(Scaler):
 
     def condition(self, x):
         """Inputs of a condition, (n, n_conditions), from its codes and numbers, (n, n_condition_features), a tensor."""
-        return torch.cat([self.given.transform(x).nan_to_num(0.0), x[:, self._holed_].isnan().to(x)], 1)
+        return torch.cat([self.given.transform(x).nan_to_num(0.0), x[:, self._incomplete_].isnan().to(x)], 1)
 
     def tensor(self, X, device):
         x = inputs_of(self, X).to(device)
@@ -162,10 +164,17 @@ class ConditionalScaler(Scaler):
                 f"{len(columns)}), got {np.shape(condition)}."
             )
         for column, values in zip(columns, cells.T, strict=True):
-            known = () if column.categories is None else column.categories
-            if unknown := [v for v in values if column.categories is not None and not is_missing(v) and v not in known]:
-                raise ValueError(
-                    f"condition has the category {unknown[0]!r} of column {column.name!r}, which fit did not see."
-                )
+            for value in values:
+                _check_known(value, column)
         codes, _ = read(cells, self.given._is_category_, columns)
         return np.repeat(check_array(codes, ensure_all_finite="allow-nan"), n_rows // len(codes), axis=0)
+
+
+def _check_known(value, column):
+    """ValueError if a value of a condition is not missing, a number, or a category that fit saw."""
+    if is_missing(value) or (column.categories is not None and value in column.categories):
+        return
+    if column.categories is not None:
+        raise ValueError(f"condition has the category {value!r} of column {column.name!r}, which fit did not see.")
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"condition has {value!r} in column {column.name!r}, which must be a number.")

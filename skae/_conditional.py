@@ -100,7 +100,7 @@ class ConditionalVAE(BaseVAE):
         probabilities = self.likelihood == "bernoulli"
         if self.condition_features is None or len(self.condition_features) == 0:
             return WithoutCondition(probabilities)
-        return ConditionalScaler(self.condition_features, probabilities)
+        return ConditionalScaler(np.asarray(self.condition_features).tolist(), probabilities)
 
     def _given(self, condition, n_rows):
         """Codes and numbers of the condition of each row, (n_rows, n_condition_features), from what a caller gave."""
@@ -116,6 +116,9 @@ class ConditionalVAE(BaseVAE):
             if missing := sorted(set(names) - set(condition.columns)):
                 raise ValueError(f"condition lacks the columns {missing} of condition_features.")
             condition = condition[names]
+        elif hasattr(condition, "to_frame") and hasattr(self, "feature_names_in_"):  # a row of a data frame
+            names = self.feature_names_in_[self.condition_indices_].tolist()
+            condition = condition[names] if set(names) <= set(condition.index) else condition
         return None if condition is None else self._scaler_.given_codes(condition, n_rows)
 
     def _beside(self, Z, given):
@@ -151,7 +154,8 @@ class ConditionalVAE(BaseVAE):
         -------
         X_original : ndarray of shape (n_samples, n_features_in_), float32 for float32 X and float64 otherwise
             All columns of X, the condition as it was given. If X of `fit` had categories, a table of its kind and with
-            its dtypes.
+            its dtypes, to which a condition is rounded; but not those of NumPy's integers and booleans where cells of
+            the condition are missing.
 
         Raises
         ------

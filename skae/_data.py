@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold, KFold
 
-from ._mapped import EveryRow, MappedRows, is_mapped, rows_to_hold_out
+from ._mapped import EveryRow, MappedRows, is_mapped, rows_to_hold_out, some_rows
 from ._rows import Sample, checked_weights, distinct, stacked
 from ._training import Data, Fold, split
 
@@ -125,4 +125,8 @@ def given_validation(estimator, scaler, X_val, sample_weight_val):
             "False. Set early_stopping=True, where it is a parameter, or leave X_val out."
         )
     X_val = scaler.validate(estimator, X_val, reset=False, new=True)
+    if is_mapped(X_val):
+        if sample_weight_val is not None:
+            raise ValueError("sample_weight_val needs X_val in memory. Use np.array(X_val).")
+        return Sample(some_rows(X_val))
     return distinct(X_val, checked_weights(sample_weight_val, X_val))

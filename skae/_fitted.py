@@ -54,10 +54,11 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             If X has another number of features than in `fit`, or infinity, or if `out` has another shape.
         """
         X = self._validate(X)
-        if out is not None and out.shape != (X.shape[0], self.n_components_):
+        shape, given = (X.shape[0], self.n_components_), (np.shape(out), getattr(out, "dtype", type(out)))
+        if out is not None and (given[0] != shape or given[1] not in (np.float32, np.float64)):
             raise ValueError(
-                f"out must have the shape (n_samples, n_components_) = ({X.shape[0]}, {self.n_components_}), got "
-                f"{out.shape}."
+                f"out must be an array of float32 or float64 of the shape (n_samples, n_components_) = {shape}, got "
+                f"{given[1]} and {given[0]}."
             )
         return self._map(X, self._encode, self.n_components_, out=out)
 
@@ -236,7 +237,9 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _inputs(self, x):
         """Rows as they are compared with their reconstruction: those of a table with categories coded and weighted."""
-        return x if self._scaler_._columns_ is None else self._weighted(self._scaler_.transform(x))
+        if self._scaler_._columns_ is None:
+            return x.clip(0, 1) if self._scaler_.probabilities else x
+        return self._weighted(self._scaler_.transform(x))
 
     def _reconstruction(self, x):
         if self._scaler_._columns_ is None:

@@ -14,9 +14,11 @@ __all__ = [
     "any_missing",
     "indices",
     "is_mapped",
+    "missing_columns",
     "pieces",
     "release",
     "rows_to_hold_out",
+    "rows_to_learn_from",
     "some_rows",
 ]
 
@@ -26,6 +28,7 @@ LEAST_BYTES = 2**27
 # Neighbouring rows are read together in blocks, for speed, and the rows of several blocks from all over the map are
 # shuffled together, so that batches are mixed even where the rows are sorted.
 BLOCK_BYTES, WINDOW_BYTES = 2**18, 2**24
+GATHERED_AT_ONCE = 512
 # At most so many rows, or numbers, are looked at to initialize, and to compare losses.
 MOST_ROWS, MOST_NUMBERS = 20_000, 2**23
 
@@ -46,14 +49,40 @@ def pieces(X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 def any_missing(X) -> bool:
     """Whether cells of a dense or sparse array or of a memory map are missing."""
-    if sparse.issparse(X):
-        return False
-    return any(bool(np.isnan(rows).any()) for _, rows in pieces(X)) if is_mapped(X) else bool(np.isnan(X).any())
+    return not sparse.issparse(X) and bool(missing_columns(X).any() if is_mapped(X) else np.isnan(X).any())
+
+
+def missing_columns(X: np.ndarray) -> np.ndarray:
+    """Columns in which cells of an array or of a memory map are missing, bool (n_features,)."""
+    missing = np.zeros(X.shape[1], dtype=bool)
+    for _, rows in pieces(X):
+        missing |= np.isnan(rows).any(axis=0)
+    return missing
+
+
+def rows_to_learn_from(X: np.ndarray) -> np.ndarray:
+    """X, or rows from all over a memory map; ValueError if a column is observed in none of these."""
+    rows = some_rows(X)
+    if rows is not X and (empty := np.isnan(rows).all(axis=0)).any():
+        raise ValueError(
+            f"Columns {np.flatnonzero(empty).tolist()} of the memory map are observed in too few of its rows: in none "
+            f"of the {len(rows)} from which categories and conditions are learned. Drop them."
+        )
+    return rows
 
 
 def some_rows(X: np.ndarray) -> np.ndarray:
     """X, or rows from all over a memory map."""
-    return np.array(X[_drawn(len(X), X.shape[1], seed=0)]) if is_mapped(X) else X
+    return gathered(X, _drawn(len(X), X.shape[1], 0, MOST_ROWS)) if is_mapped(X) else X
+
+
+def gathered(X: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Copies of single rows. Each brings the pages around it into memory, so that they are let go after some."""
+    out = np.empty((len(places), X.shape[1]), X.dtype)
+    for start in range(0, len(places), GATHERED_AT_ONCE):
+        out[start : start + GATHERED_AT_ONCE] = X[places[start : start + GATHERED_AT_ONCE]]
+        release(X)
+    return out
 
 
 def release(X: np.ndarray) -> None:
@@ -70,7 +99,7 @@ def _row_bytes(X: np.ndarray) -> int:
     return X.shape[1] * max(X.dtype.itemsize, 4)
 
 
-def _drawn(n_rows: int, n_features: int, seed: int, most: int = MOST_ROWS) -> np.ndarray:
+def _drawn(n_rows: int, n_features: int, seed: int, most: int) -> np.ndarray:
     """Indices of some rows, in order."""
     n_drawn = min(n_rows, most, max(1, MOST_NUMBERS // max(1, n_features)))
     return np.sort(np.random.default_rng(seed).choice(n_rows, n_drawn, replace=False, shuffle=False))
@@ -126,11 +155,11 @@ class MappedRows:
         places = rows.numpy(force=True)
         inside = places < len(self.X)
         if inside.all():
-            values = np.array(self.X[places])
+            values = gathered(self.X, places)
         else:
             values = np.empty((len(places), self.X.shape[1]), self.beside.dtype)
-            values[inside], values[~inside] = self.X[places[inside]], self.beside[places[~inside] - len(self.X)]
-        release(self.X)
+            values[inside] = gathered(self.X, places[inside])
+            values[~inside] = self.beside[places[~inside] - len(self.X)]
         return self.scaler.tensor(values, self.device)
 
     def in_order(self, rows: EveryRow) -> Iterator[Tensor]:

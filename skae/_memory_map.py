@@ -1,11 +1,12 @@
 """Files and batches of a table -> a memory map, for data larger than memory."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ._columns import categorical_columns, library, read
+from ._columns import MOST_CATEGORIES, categorical_columns, check_names, library, read
 
 __all__ = ["MemoryMap", "memory_map"]
 
@@ -35,22 +36,25 @@ def memory_map(source, path):
 
     Parameters
     ----------
-    source : str, path, or iterable of data frames
-        A parquet or CSV file, or a folder of parquet files, for which the package pyarrow is needed; or parts of the
-        table, all with the same columns: data frames of pandas or polars, or arrays.
+    source : str, path, data frame, array, or iterable of these
+        A parquet or CSV file, or a folder of files of one kind, for which the package pyarrow is needed; or parts of
+        the table, all with the same columns: data frames of pandas or polars, tables of pyarrow, or arrays.
     path : str or path
-        File to write, in NumPy's format: 4 bytes a cell. ``np.load(path, mmap_mode="r")`` opens it again.
+        File to write, in NumPy's format: 4 bytes a cell. ``np.load(path, mmap_mode="r")`` opens it again. It is there
+        when all is written; until then, a file beside it with the suffix ".part" is.
 
     Returns
     -------
     map : MemoryMap
-        ``map.X`` is the table. ``map.categorical_features`` are the places of columns with categories, which are
-        strings and booleans, and ``map.categories[name]`` the values of one of them: that of the code 0 first.
+        ``map.X`` is the table, rounded to float32: identifiers above 2^24 are not told apart.
+        ``map.categorical_features`` are the places of columns with categories, which are strings and booleans in the
+        first part, and ``map.categories[name]`` the values of one of them: that of the code 0 first.
 
     Raises
     ------
     ValueError
-        If there are no rows, or if a part has other columns than the first.
+        If there are no rows, if a part has other columns than the first or of another kind, dates, numbers that are
+        infinite in float32, or if a column has more than 1000 categories. The file is then not written.
 
     Examples
     --------
@@ -65,37 +69,86 @@ def memory_map(source, path):
     ...     model = AutoEncoder(1, categorical_features=table.categorical_features, max_iter=2).fit(table.X)
     (8, 2) {'color': ['blue', 'red']} [nan  1.]
     """
-    parts = _parts_of_file(Path(source)) if isinstance(source, str | Path) else iter(source)
-    path, names, categories, is_category, n_rows = Path(path), None, {}, None, 0
-    with path.open("wb") as file:
-        for part in parts:
-            part_names = list(part.columns) if library(part) else list(range(np.shape(part)[1]))
-            if names is None:
-                names, mask = part_names, categorical_columns(part, "auto")
-                is_category = np.zeros(len(names), dtype=bool) if mask is None else mask
-                categories = {name: [] for name, is_cat in zip(names, is_category, strict=True) if is_cat}
-                _write_header(file, 0, len(names))
-            if part_names != names:
-                raise ValueError(f"A part of the table has the columns {part_names}, the first one {names}.")
-            file.write(_codes(part, names, is_category, categories).astype(np.float32).tobytes())
-            n_rows += len(part)
-        if not n_rows:
-            raise ValueError("The table has no rows.")
-        file.seek(0)
-        _write_header(file, n_rows, len(names))
-    return MemoryMap(np.load(path, mmap_mode="r"), names, categories)
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        with unfinished.open("wb") as file:
+            codes_of, n_rows = None, 0
+            for part in _parts(source):
+                if codes_of is None:
+                    codes_of = Codes(part)
+                    _write_header(file, 0, len(codes_of.names))
+                file.write(codes_of(part).tobytes())
+                n_rows += len(part)
+            if not n_rows:
+                raise ValueError("The table has no rows.")
+            file.seek(0)
+            _write_header(file, n_rows, len(codes_of.names))
+        os.replace(unfinished, path)  # maps of a file that was there stay as they are
+    finally:
+        unfinished.unlink(missing_ok=True)
+    categories = {name: list(known) for name, known in codes_of.places.items()}
+    return MemoryMap(np.load(path, mmap_mode="r"), codes_of.names, categories)
 
 
-def _codes(part, names, is_category, categories):
-    """Codes and numbers of a part; categories that are new get the next codes."""
-    codes, columns = read(part, is_category)
-    for place in np.flatnonzero(is_category):
-        known = categories[names[place]]
-        known += [value for value in columns[place].categories if value not in known]
-        place_of = np.array([known.index(value) for value in columns[place].categories], dtype=float)
-        seen = ~np.isnan(codes[:, place])
-        codes[seen, place] = place_of[codes[seen, place].astype(int)]
-    return codes
+class Codes:
+    """Codes and numbers of the parts of a table, whose columns are those of the first part.
+
+    places: of each column with categories, by its name, the code of each value, in the order in which they appeared.
+    """
+
+    def __init__(self, first):
+        self.names, self.is_category = _names(first), _is_category(first)
+        self.places = {name: {} for name, is_cat in zip(self.names, self.is_category, strict=True) if is_cat}
+
+    def __call__(self, part):
+        """Codes and numbers, float32 (n_samples, n_features)."""
+        check_names(part)
+        if (names := _names(part)) != self.names:
+            raise ValueError(f"A part of the table has the columns {names}, the first one {self.names}.")
+        found = _is_category(part)
+        codes, columns = read(part, self.is_category | found)
+        for place, name in enumerate(self.names):
+            seen = ~np.isnan(codes[:, place])
+            if seen.any() and found[place] != self.is_category[place]:
+                raise ValueError(
+                    f"Column {name!r} is of {_kind(found[place])} in a part of the table and of "
+                    f"{_kind(self.is_category[place])} in the first. Give all parts the same dtypes."
+                )
+            if self.is_category[place]:
+                codes[seen, place] = self._codes_of(name, columns[place].categories)[codes[seen, place].astype(int)]
+        with np.errstate(over="ignore"):
+            codes = codes.astype(np.float32)
+        if (infinite := np.isinf(codes).any(axis=0)).any():
+            raise ValueError(f"Column {self.names[int(infinite.argmax())]!r} has numbers that are infinite in float32.")
+        return codes
+
+    def _codes_of(self, name, values):
+        """Codes of the values of a column; new ones get the next."""
+        places = self.places[name]
+        if kinds := {type(value) for value in (*values, *places)} - {str, bool}:
+            raise ValueError(f"Column {name!r} has categories that are neither strings nor booleans: {kinds.pop()}.")
+        codes = np.array([places.setdefault(value, len(places)) for value in values], dtype=float)
+        if len(places) > MOST_CATEGORIES:
+            raise ValueError(
+                f"Column {name!r} has more than {MOST_CATEGORIES} categories. Drop it, or join those that are rare."
+            )
+        return codes
+
+
+def _names(part):
+    if np.ndim(part) != 2:
+        raise ValueError(f"A part of the table must be a data frame or a 2D array, got {type(part).__name__}.")
+    return list(part.columns) if library(part) else list(range(part.shape[1]))
+
+
+def _is_category(part):
+    mask = categorical_columns(part, "auto")
+    return np.zeros(part.shape[1], dtype=bool) if mask is None else mask
+
+
+def _kind(is_category):
+    return "categories" if is_category else "numbers"
 
 
 def _write_header(file, n_rows, n_columns):
@@ -104,15 +157,29 @@ def _write_header(file, n_rows, n_columns):
     np.lib.format.write_array_header_1_0(file, header)
 
 
+def _parts(source):
+    """Data frames or arrays, one after another."""
+    if isinstance(source, str | Path):
+        parts = _parts_of_file(Path(source))
+    elif library(source) or isinstance(source, np.ndarray) or hasattr(source, "to_pandas"):
+        parts = [source]
+    else:
+        parts = source
+    for part in parts:
+        part = part.to_pandas() if type(part).__module__.startswith("pyarrow") else part
+        part = part if library(part) else np.asarray(part)
+        if len(part):
+            yield part
+
+
 def _parts_of_file(path):
     try:
         from pyarrow import csv, dataset
     except ImportError as error:
         message = "memory_map of a file needs pyarrow. Install it, or pass parts of the table as data frames."
         raise ImportError(message) from error
+    names = [file.name.lower() for file in path.iterdir()] if path.is_dir() else [path.name.lower()]
     kind = "parquet"
-    if path.suffix in (".csv", ".gz", ".bz2"):
+    if any(".csv" in name for name in names):
         kind = dataset.CsvFileFormat(convert_options=csv.ConvertOptions(strings_can_be_null=True))
-    for batch in dataset.dataset(path, format=kind).to_batches():
-        if batch.num_rows:
-            yield batch.to_pandas()
+    return dataset.dataset(path, format=kind).to_batches()

@@ -80,24 +80,21 @@ class Scaler:
         Of a fit only rounding is cut. Of new rows more is, as a scaler fitted to others leaves some outside; but not of
         rows that were hardly scaled as in the fit: far outside, and not a few of them.
         """
-        if is_mapped(X):
-            for _, rows in pieces(X) if self.probabilities else ():
-                self._in_range(rows, new)
-            return X
         values = X.data if sparse.issparse(X) else X
-        if not self.probabilities or not values.size or (values.min() >= 0 and values.max() <= 1):
+        if not self.probabilities or not values.size:
             return X
-        least, most = np.nanmin(values, initial=1.0), np.nanmax(values, initial=0.0)
-        tolerance = ROUNDING * np.finfo(values.dtype).eps
+        least, most, n_outside = _range(values)
+        tolerance = ROUNDING * np.finfo(np.result_type(values.dtype, np.float32)).eps
         outside = not (least >= -tolerance and most <= 1 + tolerance)
         if outside and new:
-            n_outside = np.count_nonzero((values < 0) | (values > 1))
             outside = not (least > -1 and most < 2) and n_outside > MOST_OUTSIDE * values.size
         if outside:
             raise ValueError(
                 f"X must be in [0, 1] where the decoder gives probabilities, got values from {least:g} to "
                 f"{most:g}. Scale X, for example with MinMaxScaler(clip=True)."
             )
+        if not n_outside or is_mapped(X):  # a map is cut as it is read
+            return X
         if sparse.issparse(X):
             return sparse.csr_array((values.clip(0, 1), X.indices, X.indptr), shape=X.shape)
         return values.clip(0, 1)
@@ -160,7 +157,7 @@ class Scaler:
 
     def transform(self, x):
         """What the network sees of rows of a valid X, a dense array or a tensor."""
-        return (x - _like(self.mean_, x)) / self.scale_
+        return x.clip(0, 1) if self.probabilities else (x - _like(self.mean_, x)) / self.scale_
 
     def tensor(self, X, device):
         """What the network sees of all of X: float32, on the device; of a sparse X, rows that are dense when needed."""
@@ -179,6 +176,15 @@ class Scaler:
     def table(self, X):
         """Rows as `inverse_transform` of the estimator gives them: an array of numbers."""
         return X
+
+
+def _range(values):
+    """Least and most of numbers, but of 0 and 1 at least, and how many of them are outside [0, 1]."""
+    least, most, n_outside = 1.0, 0.0, 0
+    for part in (rows for _, rows in pieces(values)) if is_mapped(values) else [values]:
+        least, most = min(least, np.nanmin(part, initial=1.0)), max(most, np.nanmax(part, initial=0.0))
+        n_outside += np.count_nonzero((part < 0) | (part > 1))
+    return least, most, n_outside
 
 
 def check_pieces(X, reset):

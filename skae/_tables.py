@@ -8,7 +8,7 @@ from sklearn.utils.validation import validate_data
 from ._axes import LEAST_NOISE
 from ._columns import MOST_CATEGORIES, Column, categorical_columns, check_names, library, read, table
 from ._layers import Columns
-from ._mapped import any_missing, is_mapped, pieces, some_rows
+from ._mapped import any_missing, is_mapped, pieces, rows_to_learn_from
 from ._rows import ROWS_AT_ONCE, TableRows
 from ._scaling import Scaler, check_pieces
 
@@ -43,7 +43,7 @@ class TableScaler(Scaler):
         return codes
 
     def fit(self, X, weights=None):
-        self._missing_, X = any_missing(X), some_rows(X)
+        self._missing_, X = any_missing(X), rows_to_learn_from(X)
         own = self.member.fit(X, weights).learned()  # of the member's scaler, what is more than mean and scale
         vars(self).update({name: value for name, value in own.items() if name not in TableScaler.attributes})
         weights = np.ones(len(X)) if weights is None else weights
@@ -93,8 +93,8 @@ class TableScaler(Scaler):
         code = torch.cat([torch.arange(size) for size in sizes.tolist()]).to(x)
         values = x[:, column_of_input]
         is_category = torch.from_numpy(np.repeat(self._is_category_, self._sizes())).to(x.device)
-        inputs = torch.where(is_category & (values < sizes[column_of_input].to(x)), (values == code).to(x), values)
-        inputs = torch.where(is_category & (values >= sizes[column_of_input].to(x)), torch.nan, inputs)
+        known = (values >= 0) & (values < sizes[column_of_input].to(x)) & (values == values.round())
+        inputs = torch.where(is_category, torch.where(known, (values == code).to(x), torch.nan), values)
         return (inputs - torch.tensor(self.mean_).to(x)) / torch.tensor(self._deviations_).to(x)
 
     def tensor(self, X, device):

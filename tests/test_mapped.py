@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow
 import pytest
 import torch
 from sklearn.decomposition import PCA
@@ -126,7 +127,7 @@ def test_transform_into_another_map(X, written, small_blocks, tmp_path):
     out = np.lib.format.open_memmap(tmp_path / "codes.npy", mode="w+", dtype="f4", shape=(1000, 2))
     assert model.transform(written(X), out=out) is out
     np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), model.transform(X))
-    with pytest.raises(ValueError, match=r"out must have the shape .* \(1000, 2\), got \(1000, 3\)"):
+    with pytest.raises(ValueError, match=r"out must be an array of .* \(1000, 2\), got float64 and \(1000, 3\)"):
         model.transform(X, out=np.empty((1000, 3)))
 
 
@@ -140,7 +141,7 @@ def test_validation_rows_of_ones_own_and_partial_fit(X, written, small_blocks):
     assert AutoEncoder(2, random_state=0).partial_fit(written(X)).score(X) > 0.9
 
 
-def test_missing_cells_conditions_and_codes_of_categories(X, written, small_blocks):
+def test_missing_cells_conditions_and_codes_of_categories(X, written, small_blocks, monkeypatch):
     rng = np.random.RandomState(0)
     holed = np.where(rng.rand(*X.shape) < 0.2, np.nan, X)
     for member in (AutoEncoder, VAE):
@@ -156,13 +157,29 @@ def test_missing_cells_conditions_and_codes_of_categories(X, written, small_bloc
     np.testing.assert_array_equal(table.transform(written(unknown)), table.transform(written(missing)))
     given = ConditionalVAE(2, condition_features=[8], categorical_features=[8], **QUICK).fit(written(coded))
     assert given.sample(3, condition=[1], random_state=0)[:, 8].tolist() == [1, 1, 1]
+    rare = X.copy()
+    outside = np.setdiff1d(np.arange(1000), mapped_rows._drawn(1000, 8, 0, 900))[:1]
+    rare[outside, 2] = np.nan
+    monkeypatch.setattr(mapped_rows, "MOST_ROWS", 900)
+    assert ConditionalVAE(2, condition_features=[0], **QUICK).fit(written(rare)).module_.fills
+    assert ConditionalVAE(2, condition_features=[2], **QUICK).fit(written(rare)).n_conditions_ == 2
+    rare[:, 2] = np.nan
+    rare[outside, 2] = 1
+    with pytest.raises(ValueError, match=r"Columns \[2\] of the memory map are observed in too few"):
+        ConditionalVAE(2, condition_features=[0], **QUICK).fit(written(rare))
     with pytest.raises(ValueError, match="must be codes 0, 1, 2"):
         VAE(2, categorical_features=[0], **QUICK).fit(written(coded))
 
 
 def test_probabilities(X, written, small_blocks):
     inside = (X > 0).astype("f4")
-    assert np.isfinite(VAE(2, likelihood="bernoulli", **QUICK).fit(written(inside)).score(inside))
+    model = VAE(2, likelihood="bernoulli", **QUICK).fit(written(inside))
+    outside = inside.copy()
+    outside[:5] += 0.5
+    np.testing.assert_array_equal(model.transform(written(outside)), model.transform(outside))
+    assert model.score(written(outside)) == model.score(outside)
+    with pytest.raises(ValueError, match=r"X must be in \[0, 1\]"):
+        model.transform(written(3 * X))
     with pytest.raises(ValueError, match=r"X must be in \[0, 1\]"):
         VAE(2, likelihood="bernoulli", **QUICK).fit(written(X))
 
@@ -250,7 +267,7 @@ def frame():
     return frame.assign(color=frame["color"].mask(rng.rand(600) < 0.1), size=frame["size"].mask(rng.rand(600) < 0.1))
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "folder", "pandas", "polars"])
+@pytest.mark.parametrize("kind", ["parquet", "csv", "folder", "pandas", "polars", "pyarrow"])
 def test_tables_become_a_map(frame, tmp_path, kind):
     if kind == "parquet":
         frame.to_parquet(source := tmp_path / "table.parquet", row_group_size=100)
@@ -263,7 +280,8 @@ def test_tables_become_a_map(frame, tmp_path, kind):
             frame[200 * i : 200 * (i + 1)].to_parquet(source / f"{i}.parquet")
     else:
         parts = [frame[100 * i : 100 * (i + 1)] for i in range(6)]
-        source = parts if kind == "pandas" else [pl.from_pandas(part) for part in parts]
+        make = {"pandas": lambda part: part, "polars": pl.from_pandas, "pyarrow": pyarrow.Table.from_pandas}[kind]
+        source = (make(part.reset_index(drop=True)) for part in parts)
     table = memory_map(source, tmp_path / "X.npy")
     assert table.X.shape == (600, 4)
     assert isinstance(table.X, np.memmap)
@@ -286,10 +304,32 @@ def test_categories_that_appear_later_keep_the_codes_of_the_first(tmp_path):
     assert table.categories == {"a": ["x", "y", "b"]}
 
 
-def test_bad_parts(frame, tmp_path):
-    with pytest.raises(ValueError, match="A part of the table has the columns"):
-        memory_map([frame, frame[["size"]]], tmp_path / "X.npy")
-    with pytest.raises(ValueError, match="no rows"):
-        memory_map(iter([]), tmp_path / "X.npy")
-    with pytest.raises(ValueError, match="'size' is not of numbers"):
-        memory_map([frame, frame.assign(size="large")], tmp_path / "X.npy")
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (lambda p: [p, p[["size"]]], "A part of the table has the columns"),
+        (lambda p: [], "no rows"),
+        (lambda p: [p[:0]], "no rows"),
+        (lambda p: [p, p.assign(size="large")], "'size' is of categories in a part of the table and of numbers"),
+        (lambda p: [p.assign(color=None), p], "'color' is of categories in a part of the table and of numbers"),
+        (lambda p: [p, p.assign(size=pd.Timestamp("2020"))], "'size' has the dtype datetime64"),
+        (lambda p: [p, p.assign(color=1.0)], "'color' is of numbers in a part of the table and of categories"),
+        (lambda p: [p, p.assign(size=1e300)], "'size' has numbers that are infinite in float32"),
+        (lambda p: [p.assign(color=[f"{i}{j}" for j in range(600)]) for i in "ab"], "more than 1000 categories"),
+        (lambda p: [p.set_axis(["a", "a", "b", "c"], axis=1)], "more than one column with the name 'a'"),
+        (lambda p: [[1.0, 2.0]], "must be a data frame or a 2D array"),
+    ],
+)
+def test_bad_parts_leave_the_file_that_was_there(frame, tmp_path, parts, message):
+    before = memory_map(frame, tmp_path / "X.npy").X
+    with pytest.raises(ValueError, match=message):
+        memory_map(parts(frame), tmp_path / "X.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "X.npy"), before)
+    assert [file.name for file in tmp_path.iterdir()] == ["X.npy"]
+
+
+def test_a_map_can_be_written_anew_from_itself(tmp_path):
+    first = memory_map(np.ones((1000, 3)), tmp_path / "X.npy").X
+    second = memory_map((2 * first[start : start + 100] for start in range(0, 1000, 100)), tmp_path / "X.npy").X
+    assert (first == 1).all()
+    assert (second == 2).all()

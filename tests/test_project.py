@@ -155,8 +155,10 @@ def python_blocks(name):
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-def test_readme_code_runs(capsys, monkeypatch):
+def test_readme_code_runs(capsys, monkeypatch, tmp_path):
     import skae
+
+    monkeypatch.chdir(tmp_path)  # it writes files
 
     blocks = python_blocks("README.md")
     assert blocks

@@ -354,6 +354,12 @@ def test_a_condition_with_missing_and_unknown_cells(frame):
     codes = model.transform(frame)
     given = model.inverse_transform(codes[:2], condition=pd.DataFrame({"color": ["red", None], "age": [1, 2]}))
     assert given["color"].isna().tolist() == [False, True]
+    whole = model.inverse_transform(codes[:2], condition=[["red", None], ["red", 40]])
+    assert whole["age"].isna().tolist() == [True, False]
+    with pytest.raises(ValueError, match="condition has 'old' in column 'age', which must be a number"):
+        model.sample(2, condition=["red", "old"])
+    by_name = model.inverse_transform(codes[:1], condition=pd.Series({"age": 40, "color": "red"}))
+    pd.testing.assert_frame_equal(by_name, model.inverse_transform(codes[:1], condition=["red", 40]))
 
 
 def test_rows_with_a_condition_do_not_depend_on_those_beside_them(frame):
