@@ -131,6 +131,8 @@ class BaseAutoEncoder(
             If X has the wrong shape, NaN, infinity or values that are too large or that the loss excludes, if weights,
             groups or X_val are not valid, if the device is not available, or if the loss is not finite at the
             initialization. The estimator stays as it was, as it does after an interrupt.
+        torch.OutOfMemoryError
+            If the device has too little memory.
 
         Warns
         -----

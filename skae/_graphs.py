@@ -9,6 +9,7 @@ they are. No such list is trusted: it is kept only if it leaves the weights that
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -242,13 +243,19 @@ def _side_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    present, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    present, side = torch.cuda.current_stream(), _side_stream_of(torch.cuda.current_device())
     side.wait_stream(present)
     try:
         with torch.cuda.stream(side):
             yield
     finally:
         present.wait_stream(side)
+
+
+@cache
+def _side_stream_of(place: int) -> torch.cuda.Stream:
+    """One for all fits: cuBLAS keeps memory for each stream that it has worked on."""
+    return torch.cuda.Stream(place)
 
 
 def captured(run: Callable[[], None]) -> Callable[[], None]:

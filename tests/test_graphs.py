@@ -14,7 +14,6 @@ from torch import nn
 
 import skae
 from skae import _graphs as graphs
-from skae import _selection as selection
 from skae import _training as training
 from skae._adam import adam
 from skae._rows import TableRows
@@ -52,14 +51,14 @@ class FirstEpoch(Exception):
 
 @pytest.fixture
 def first_epoch(monkeypatch):
-    """Estimator, X -> network, data and rows of its first epoch."""
+    """Estimator, X -> network, rows of x as it sees them, and which of them train, in its first epoch."""
 
     def call(model, X):
-        def take(network, pairs, data, rows, *rest):
-            raise FirstEpoch(network, data, rows)
+        def take(pairs, network, x, rows, *rest):
+            raise FirstEpoch(network, x, rows)
 
         with monkeypatch.context() as patch, pytest.raises(FirstEpoch) as caught:
-            patch.setattr(selection, "train", take)
+            patch.setattr(training, "epoch", take)
             model.fit(X)
         return caught.value.args
 
@@ -81,18 +80,18 @@ def quick(member, options):
 @every_case
 def test_a_static_epoch_is_that_of_the_loop(member, options, X, first_epoch, monkeypatch):
     model = quick(member, options)
-    network, data, rows = first_epoch(model, X)
+    network, x, rows = first_epoch(model, X)
     twin = copy.deepcopy(network)
     pairs = model._optimizers(network)
     (loss, optimizer), *_ = model._optimizers(twin)
-    static = graphs.StaticEpoch(loss, optimizer, twin, data.x, rows, 40)
+    static = graphs.StaticEpoch(loss, optimizer, twin, x, rows, 40)
     monkeypatch.setattr(torch, "randperm", lambda n, device: torch.rand(n, dtype=torch.float64).argsort())
     for seed in range(2):
         rates = torch.linspace(1e-3, 5e-3, len(static.rates)) * (seed + 1)
-        with training.reproducible(seed, data.x.device, 1):
+        with training.reproducible(seed, x.device, 1):
             rate = dict(zip(range(0, len(rows), 40), rates.tolist(), strict=True))
-            expected = training.epoch(pairs, network, data.x, rows, 40, lambda s: rate[round(s * len(rows))])  # noqa: B023
-        with training.reproducible(seed, data.x.device, 1):
+            expected = training.epoch(pairs, network, x, rows, 40, lambda s: rate[round(s * len(rows))])  # noqa: B023
+        with training.reproducible(seed, x.device, 1):
             static.rates.copy_(rates)
             static.run()
         assert float(static.total) / len(rows) == expected
@@ -110,16 +109,16 @@ def why_not(first_epoch, monkeypatch):
     """Estimator, X -> why its epoch cannot be recorded; None if it can."""
 
     def call(model, X):
-        network, data, rows = first_epoch(model, X)
-        twin, x = copy.deepcopy(network).to(META), data.x.to(META)
-        if isinstance(data.x, TableRows):
-            x = TableRows.of(x, None if data.x.weights is None else data.x.weights.to(META))
+        network, x, rows = first_epoch(model, X)
+        twin, there = copy.deepcopy(network).to(META), x.to(META)
+        if isinstance(x, TableRows):
+            there = TableRows.of(there, None if x.weights is None else x.weights.to(META))
         ((loss, optimizer),) = model._optimizers(twin)
         optimizer.fused, step = True, torch.zeros((), device=META)
         for parameter in twin.parameters():
             moments = (torch.zeros_like(parameter) for _ in range(2))
             optimizer.state[parameter] = dict(zip(("exp_avg", "exp_avg_sq", "step"), (*moments, step), strict=True))
-        static = graphs.StaticEpoch(loss, optimizer, twin, x, rows.to(META), 40)
+        static = graphs.StaticEpoch(loss, optimizer, twin, there, rows.to(META), 40)
         monkeypatch.setattr(torch, "_fused_adamw_", lambda *args, **options: None)  # has no implementation there
         try:
             with training.reproducible(0, torch.device("cpu")), graphs.OnDevice(META):
@@ -150,7 +149,7 @@ def test_tables_of_categories_can_be_recorded(member, options, X, why_not):
         assert "another device" in reason
 
 
-@every_case
+@pytest.mark.parametrize(("member", "options"), dict(CASES).items())
 def test_rows_with_missing_cells_cannot_be_recorded(member, options, X, why_not):
     # the posterior given the observed cells begins with a tensor of the host and checks a Cholesky factor there
     X[::5, 1] = np.nan
@@ -289,9 +288,8 @@ def has_its_rates(run):
 @pytest.mark.parametrize(
     "wrong", [fails, fails_halfway, does_nothing, replay_fails, runs_twice, has_its_draws, has_its_rates]
 )
-@pytest.mark.parametrize("member", [skae.AutoEncoder, skae.VAE])
-def test_a_wrong_record_is_not_used(wrong, member, fit, X):
-    options = dict(member=member, init="random", max_iter=5)
+def test_a_wrong_record_is_not_used(wrong, fit, X):
+    options = dict(member=skae.VAE, init="random", max_iter=5)
     model, n_captures = fit(wrong, **options)
     expected = ordinary(X, **options)
     np.testing.assert_array_equal(model.transform(X), expected.transform(X))
