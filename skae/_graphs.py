@@ -135,8 +135,13 @@ def replayed(
 ) -> float | None:
     """Mean loss of an epoch that a graph has made; None, with all as it was, if the loop is to make it.
 
-    The first epoch of a network is the loop's, which makes the moments and warms the device up. The second one is
-    recorded, and replaces itself by its record if both agree. If not, the loop makes it and all that follow.
+    The first epoch of a network is the loop's, which makes the moments and warms the device up. The second one is made
+    twice, without a graph and by one that is recorded of it. If both agree, the graph makes all that follow; otherwise
+    the loop makes this one and all that follow.
+
+    rates: learning rates of the steps. seed: that of the epoch, with which the generators begin, also when it is made
+    again. A loss must be a function of the estimator's parameters, module and batch, as it should be anyway: what the
+    host changes from step to step would not change in a graph.
     """
     (loss, optimizer), *others = pairs
     if others or not _is_recordable(optimizer, x, rates):
@@ -156,7 +161,7 @@ def _is_recordable(optimizer: object, x: object, rates: list[float]) -> bool:
 
 
 def _verified(epoch: StaticEpoch, seed: int) -> Recorded | bool:
-    """The record of an epoch, which has made it; False, with weights and generators as they were, if it is wrong."""
+    """The record of an epoch, which has then made it; False if it is wrong, with weights and generators as before."""
     device, before = epoch.x.device, _Tensors(epoch)
     with _side_stream(device):
         try:
