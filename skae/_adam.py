@@ -12,7 +12,12 @@ class Adam:
 
     The step is torch's. Its class AdamW is not used, as the first object of it imports torch's compiler, which takes
     longer than a short fit.
+
+    recorded: an epoch of these steps that was recorded to be launched as a whole; None before that was tried, and False
+    if it cannot be.
     """
+
+    recorded = None
 
     def __init__(self, groups: list[dict], betas: tuple[float, float], fused: bool) -> None:
         self.param_groups = [{"lr": 0.0, **group} for group in groups]

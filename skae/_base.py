@@ -25,7 +25,7 @@ from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
 from ._selection import LEAST_ROWS, select_and_train
 from ._tables import scaler_for
-from ._training import Schedule, ordinary_modes, train_pass
+from ._training import Schedule, memory_errors_explained, ordinary_modes, train_pass
 
 __all__ = ["BaseAutoEncoder"]
 
@@ -133,13 +133,15 @@ class BaseAutoEncoder(
             If X has the wrong shape, NaN, infinity or values that are too large or that the loss excludes, if weights,
             groups or X_val are not valid, if the device is not available, or if the loss is not finite at the
             initialization. The estimator stays as it was, as it does after an interrupt.
+        torch.OutOfMemoryError
+            If the device has too little memory.
 
         Warns
         -----
         ConvergenceWarning
             If the loss became infinite or NaN; the best weights before that are kept.
         """
-        with self._unchanged_on_error(), ordinary_modes():
+        with self._unchanged_on_error(), memory_errors_explained(), ordinary_modes():
             continuing = self.warm_start and hasattr(self, "module_")
             weights = checked_weights(sample_weight, X)
             scaler, valid = self._check(X, continuing)
@@ -194,7 +196,7 @@ class BaseAutoEncoder(
         UserWarning
             If the rows are ten times as large as those that set mean and scale, or a tenth.
         """
-        with self._unchanged_on_error(), ordinary_modes():
+        with self._unchanged_on_error(), memory_errors_explained(), ordinary_modes():
             continuing, n_passes = hasattr(self, "module_"), getattr(self, "_n_passes_", 0)
             weights = checked_weights(sample_weight, X)
             scaler, valid = self._check(X, continuing)

@@ -103,7 +103,9 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         return DRAWS_OF_TABLES if module.has_categories else DRAWS_OF_NUMBERS
 
     def _importance_weighted_bound(self, module, x, posterior):
-        z = with_noise(torch.randn(self._n_draws(module), *posterior[0].shape).to(posterior[0]), *posterior)
+        mean = posterior[0]
+        noise = torch.randn(self._n_draws(module), *mean.shape, device=mean.device)
+        z = with_noise(noise.to(mean), *posterior)
         return self._log_weights(module, x, posterior, z).logsumexp(0) - math.log(len(z))
 
     def _log_weights(self, module, x, posterior, z, y=None):

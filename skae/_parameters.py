@@ -113,7 +113,8 @@ class SharedParameters(Declared):
 
     device : {"cpu", "cuda", "mps", "auto"} or str, default="cpu"
         Where to compute: "cuda" is the current GPU, "cuda:1" the second one; "auto" takes an accelerator if
-        there is one. For tables of some thousand rows a CPU is as fast.
+        there is one. For tables of some thousand rows a CPU is as fast. On a GPU epochs are launched as CUDA graphs
+        where the loss allows it: complete rows, without weights; results are not the bits of a CPU.
 
     random_state : int, RandomState instance or None, default=None
         Determines initial weights, the order of the rows and noise. An int makes results reproducible, bit for bit on

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ._adam import Adam
+from ._graphs import DEVICES, replayed
 from ._mapped import EveryRow, MappedRows, indices
 from ._rows import SparseRows, in_proportion, training_rows_at_once
 
@@ -22,6 +23,7 @@ __all__ = [
     "Schedule",
     "epoch",
     "evaluate",
+    "memory_errors_explained",
     "ordinary_modes",
     "reproducible",
     "seeded",
@@ -73,6 +75,19 @@ def ordinary_modes() -> Iterator[None]:
             if torch.is_autocast_enabled(kind):
                 modes.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+@contextmanager
+def memory_errors_explained() -> Iterator[None]:
+    """Within, an accelerator that is out of memory says in one line what to do."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        message = (
+            "The accelerator is out of memory. Lower batch_size or hidden_layer_sizes, or use device='cpu'. "
+            f"({str(error).partition('. ')[0].strip()}.)"
+        )
+        raise type(error)(message) from None
 
 
 @contextmanager
@@ -260,9 +275,14 @@ def train(
     n_threads: int,
 ) -> float:
     """Train a network for one epoch more, after so many, on some of the rows of data; its mean loss."""
-    with reproducible(schedule.seed_of(done), data.x.device, n_threads):
-        batch_size = schedule.batch_size(len(rows))
-        return epoch(pairs, network, data.x, rows, batch_size, schedule.rate(done), data.weights)
+    seed, batch_size, rate = schedule.seed_of(done), schedule.batch_size(len(rows)), schedule.rate(done)
+    with reproducible(seed, data.x.device, n_threads):
+        if data.x.device.type in DEVICES and isinstance(data.x, Tensor) and data.weights is None:
+            rates = [rate(start / len(rows)) for start in range(0, len(rows), batch_size)]
+            loss = replayed(pairs, network, data.x, rows, batch_size, rates, seed)
+            if loss is not None:
+                return loss
+        return epoch(pairs, network, data.x, rows, batch_size, rate, data.weights)
 
 
 def train_pass(

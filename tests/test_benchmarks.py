@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -61,3 +62,20 @@ def test_imputation(run, tmp_path):
     assert cells["AutoEncoderImputer"][2] < 0.5 * cells["mean or mode"][2]
     assert "| table | 80 | " in run("imputation.py", *options, "--calibration")
     assert run("imputation.py", *options, "--reconstruction").count("| FAMD |") == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_accelerator_without_one(run):
+    assert run("accelerator.py").startswith("No accelerator: PyTorch finds no CUDA device here")
+
+
+def test_accelerator_as_a_dry_run(run):
+    lines = run("accelerator.py", "--device", "cpu", "--quick").splitlines()
+    assert "a dry run" in lines[0]
+    cells = [line.strip("| ").split(" | ") for line in lines[2:]]
+    assert cells[0] == ["what", "measured", "bar", "met"]
+    table = {what: rest for what, *rest in cells[2:]}
+    assert table["64-128-8 at 128 rows, by graph"][0].startswith("no graph was recorded")
+    assert table["784-512-128-32 at 512 rows, training"][1] == "at least 1,500,000 rows/s"
+    assert table["R2 on the processor and on the device, defaults"][2] == "yes"
+    assert len(table) == 9

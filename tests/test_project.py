@@ -24,7 +24,8 @@ ROOMS = {
     "_axes": {"_mapped", "_rows"},
     "_layers": {"_axes", "_rows"},
     "_networks": {"_axes", "_layers", "_losses", "_rows"},
-    "_training": {"_adam", "_mapped", "_rows"},
+    "_graphs": {"_adam"},
+    "_training": {"_adam", "_graphs", "_mapped", "_rows"},
     "_selection": {"_mapped", "_saving", "_training"},
     "_declaration": set(),
     "_saving": set(),
@@ -47,6 +48,7 @@ ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_t
 TORCH_ONLY = {
     "_adam",
     "_axes",
+    "_graphs",
     "_layers",
     "_losses",
     "_networks",
@@ -87,7 +89,7 @@ def test_imports_point_down(path):
     assert own <= ROOMS.get(path.stem, set(ROOMS))
     if path.stem in TORCH_ONLY:
         assert "sklearn" not in foreign
-    if path.stem in ("_axes", "_layers", "_losses", "_networks", "_selection", "_training"):
+    if path.stem in ("_axes", "_graphs", "_layers", "_losses", "_networks", "_selection", "_training"):
         assert "numpy" not in foreign
 
 
