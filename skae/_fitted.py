@@ -12,7 +12,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from ._mapped import any_missing, is_mapped, release
+from ._mapped import any_missing, release
 from ._rows import TableRows, checked_weights, dense, rows_at_once
 from ._saving import load_module_arrays, module_arrays
 from ._tables import fitted_scaler
@@ -194,6 +194,8 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         with torch.inference_mode():
             for rows, x in self._pieces(array, width):
                 out[rows] = function(x).numpy(force=True)
+                if rows.stop // RELEASED_AT > rows.start // RELEASED_AT:
+                    release(out)
         return out
 
     def _pieces(self, array, width=1):
@@ -201,7 +203,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         device = next(self.module_.parameters()).device
         for rows in gen_batches(array.shape[0], rows_at_once(max(array.shape[1], self.n_features_in_, width))):
             yield rows, torch.from_numpy(np.array(dense(array[rows]), dtype=np.float64)).to(device)
-            if is_mapped(array) and rows.stop // RELEASED_AT > rows.start // RELEASED_AT:
+            if rows.stop // RELEASED_AT > rows.start // RELEASED_AT:
                 release(array)
 
     def _encode(self, x):

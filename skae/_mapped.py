@@ -85,8 +85,8 @@ def gathered(X: np.ndarray, places: np.ndarray) -> np.ndarray:
     return out
 
 
-def release(X: np.ndarray) -> None:
-    """Let the pages of a memory map go that the process holds: they are read again from the file when they are needed.
+def release(X) -> None:
+    """Let the pages go that the process holds of X, if it is a memory map: they are read again when they are needed.
 
     Not of a copy-on-write map, which would lose what was written to it.
     """
