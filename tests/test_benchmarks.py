@@ -48,6 +48,11 @@ def test_pca_fallback(run, tmp_path):
     assert run("pca_fallback.py", "--table", out) == printed
 
 
+def test_memory_map(run, tmp_path):
+    printed = run("memory_map.py", "--gigabytes", 0.01, "--folder", tmp_path).splitlines()
+    assert [line.split(" | ")[:2] for line in printed[2:]] == [["| 41,943", "map"], ["| 41,943", "memory"]]
+
+
 def test_imputation(run, tmp_path):
     rng = np.random.RandomState(0)
     size = rng.standard_normal(80)
