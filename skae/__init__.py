@@ -8,6 +8,12 @@ from ._contractive import ContractiveAutoEncoder
 from ._declaration import parameter as parameter
 from ._denoising import DenoisingAutoEncoder
 from ._imputer import AutoEncoderImputer
+from ._search import (
+    BatchedGridSearchCV,
+    BatchedHalvingGridSearchCV,
+    BatchedHalvingRandomSearchCV,
+    BatchedRandomizedSearchCV,
+)
 from ._sparse import SparseAutoEncoder
 from ._variational import VAE
 from ._vector_quantized import VQVAE
@@ -17,6 +23,10 @@ __all__ = [
     "AutoEncoder",
     "AutoEncoderImputer",
     "BaseAutoEncoder",
+    "BatchedGridSearchCV",
+    "BatchedHalvingGridSearchCV",
+    "BatchedHalvingRandomSearchCV",
+    "BatchedRandomizedSearchCV",
     "ConditionalVAE",
     "ContractiveAutoEncoder",
     "DenoisingAutoEncoder",

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from threading import RLock
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from ._rows import SparseRows, in_proportion, training_rows_at_once
 
 __all__ = [
     "Data",
+    "Epoch",
     "Fold",
     "Loss",
     "Pair",
@@ -22,12 +24,15 @@ __all__ = [
     "epoch",
     "evaluate",
     "ordinary_modes",
+    "random_order",
     "reproducible",
     "seeded",
     "split",
     "threads_for",
     "train",
+    "train_alone",
     "train_pass",
+    "trains_together",
 ]
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -105,6 +110,13 @@ def reproducible(seed: int, device: torch.device, n_threads: int | None = None) 
                 torch.set_num_threads(caller[1])
 
 
+def random_order(rows: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The rows in the order of an epoch; with weights, one for each row of x, drawn in proportion to them."""
+    if weights is None:
+        return rows[torch.randperm(len(rows), device=rows.device)]
+    return in_proportion(rows, weights[rows.cpu()], len(rows))
+
+
 def epoch(
     pairs: list[Pair],
     module: nn.Module,
@@ -125,10 +137,7 @@ def epoch(
     """
     module.train()
     total = torch.zeros((), device=x.device)
-    if weights is None:
-        order = rows[torch.randperm(len(rows), device=rows.device)]
-    else:
-        order = in_proportion(rows, weights[rows.cpu()], len(rows))
+    order = random_order(rows, weights)
     for start in range(0, len(rows), batch_size):
         batch, rate = x[order[start : start + batch_size]], learning_rate(start / len(rows))
         for place, (loss, optimizer) in enumerate(pairs):
@@ -236,19 +245,41 @@ def evaluate(loss: Loss, module: nn.Module, x: Tensor | SparseRows, rows: Tensor
     return torch.cat(losses).cpu().double()  # mps has no float64
 
 
-def train(
-    network: nn.Module,
-    pairs: list[Pair],
-    data: Data,
-    rows: Tensor,
-    schedule: Schedule,
-    done: int,
-    n_threads: int,
-) -> float:
-    """Train a network for one epoch more, after so many, on some of the rows of data; its mean loss."""
-    with reproducible(schedule.seed_of(done), data.x.device, n_threads):
-        batch_size = schedule.batch_size(len(rows))
-        return epoch(pairs, network, data.x, rows, batch_size, schedule.rate(done), data.weights)
+class Epoch(NamedTuple):
+    """An epoch that a network is to be trained, after so many, on some of the rows of data."""
+
+    network: nn.Module
+    pairs: list[Pair]
+    data: Data
+    rows: Tensor
+    schedule: Schedule
+    done: int
+    n_threads: int
+
+    @property
+    def batch_size(self) -> int:
+        return self.schedule.batch_size(len(self.rows))
+
+    @property
+    def seed(self) -> int:
+        return self.schedule.seed_of(self.done)
+
+
+# What trains the epochs of a fit in place of the loop here: of a search, whose fits train beside one another.
+trains_together: ContextVar[Callable[[list[Epoch]], list[float]] | None] = ContextVar("trains_together", default=None)
+
+
+def train(epochs: list[Epoch]) -> list[float]:
+    """Train networks of a fit, each for one epoch; their mean losses."""
+    together = trains_together.get()
+    return [train_alone(request) for request in epochs] if together is None else together(epochs)
+
+
+def train_alone(request: Epoch) -> float:
+    """Train a network for one epoch; its mean loss."""
+    network, pairs, data, rows, schedule, done, n_threads = request
+    with reproducible(request.seed, data.x.device, n_threads):
+        return epoch(pairs, network, data.x, rows, request.batch_size, schedule.rate(done), data.weights)
 
 
 def train_pass(
