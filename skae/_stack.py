@@ -5,10 +5,11 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import partial
+from itertools import accumulate, islice
 from pickle import PicklingError
 from time import perf_counter
 from types import MethodType
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import joblib
@@ -18,6 +19,7 @@ from torch.func import functional_call, vmap
 
 from ._adam import Adam
 from ._training import Epoch, random_order, reproducible, seeded, threads_for, train_alone
+from ._vmapped import as_alone, padded
 
 __all__ = ["Stacks"]
 
@@ -27,6 +29,8 @@ LEAST_NETWORKS = 4
 MOST_NETWORKS = 32
 # Numbers of the rows that are put side by side at once.
 NUMBERS_AT_ONCE = 2**20
+# Numbers in a register of the processor, as torch's kernels were built for it.
+WIDTH = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 # Parameters of an estimator that may differ between networks trained as one: its loss is not given them.
 APART = ("alpha", "learning_rate_init", "max_iter", "n_iter_no_change", "random_state", "tol")
 
@@ -191,7 +195,11 @@ class Stack:
             for name in tensors[0]
             if name not in trained
         }
-        self.leaves = [leaf for group in self.groups for leaf in group.leaves]
+        self.weights = {
+            f"network.{name}": tensor
+            for group in self.groups
+            for name, tensor in zip(group.names, group.weights, strict=True)
+        }
         function = WithLoss(first.network.train(), without_estimator(loss))
         self.losses = vmap(
             lambda weights, constants, x: functional_call(function, (weights, constants), (x,)), randomness=randomness
@@ -201,17 +209,19 @@ class Stack:
 
     def step(self, batch: Tensor, share: float) -> Tensor:
         """One step of each network on its batch; the mean losses."""
-        weights = {f"network.{name}": tensor for group in self.groups for name, tensor in group.weights.items()}
-        values = self.losses(weights, self.constants, batch)
+        with as_alone():
+            values = self.losses(self.weights, self.constants, batch)
         if values.shape != batch.shape[:2]:
             raise ValueError("The loss does not give one value for each row.")
         means = values.mean(1)
-        gradients = iter(torch.autograd.grad(means.sum(), self.leaves))
+        gradients = iter(torch.autograd.grad(means.sum(), list(self.weights.values())))
         for group in self.groups:
-            group.set_gradients([next(gradients) for _ in group.leaves])
+            group.set_gradients(list(islice(gradients, len(group.names))))
         for place, group in self.blocks:
             group["lr"] = self.rates[place](share)
         self.adam.step()
+        for group in self.groups:
+            group.after_step()
         return means.detach()
 
     @torch.no_grad()
@@ -244,9 +254,11 @@ def without_estimator(loss: MethodType) -> MethodType:
 
 
 class Group:
-    """A group of parameters of each network's optimizer, side by side.
+    """A group of parameters of each network's optimizer, side by side: one tensor (n_networks, n_weights).
 
-    Matrices are kept transposed, as the gradient of a weight comes out of a product of stacked matrices.
+    The kernel of Adam takes the last elements of a tensor, which do not fill a register, one at a time and rounds them
+    otherwise. Those that it would take so of a parameter alone it also takes so here: they have a tensor of their own,
+    and what comes out of it counts.
     """
 
     def __init__(self, epochs: list[Epoch], place: int) -> None:
@@ -255,64 +267,91 @@ class Group:
         self.parameters, self.decays = [g["params"] for g in groups], [g["weight_decay"] for g in groups]
         names = {id(parameter): name for name, parameter in epochs[0].network.named_parameters()}
         self.names = [names[id(parameter)] for parameter in self.parameters[0]]
-        self.dims = [parameter.ndim for parameter in self.parameters[0]]
-        self.flat = self._side_by_side(lambda optimizer, parameter: parameter.detach())
-        self.gradient = torch.empty_like(self.flat)
-        self.moments = {kind: self._side_by_side(partial(_state, kind)) for kind in ("exp_avg", "exp_avg_sq")}
-        self.leaves = [leaf.detach().requires_grad_() for leaf in self._parts(self.flat)]
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        return {name: _turned(*part) for name, *part in zip(self.names, self.leaves, self.dims, strict=True)}
+        self.shapes = [parameter.shape for parameter in self.parameters[0]]
+        self.whole = Values(*(self._side_by_side(kind) for kind in Values._fields))
+        self.gradients = self._parts(self.whole.gradients.zero_())
+        self.weights = [part.detach().requires_grad_() for part in self._parts(self.whole.weights)]
+        self.last = _last_elements(self.shapes, self.whole.weights.device)
+        self.rest = Values(*(values[:, self.last] for values in self.whole))
 
     def set_gradients(self, gradients: list[Tensor]) -> None:
-        torch.cat([gradient.flatten(1) for gradient in gradients], 1, out=self.gradient)
+        torch._foreach_copy_(self.gradients, gradients)
+        torch.index_select(self.whole.gradients, 1, self.last, out=self.rest.gradients)
+
+    def after_step(self) -> None:
+        self.whole.weights.index_copy_(1, self.last, self.rest.weights)
 
     def blocks(self, adam: Adam) -> Iterator[tuple[int, dict]]:
         """Add groups to Adam, of neighbours with the same rates; of each the place of its first network."""
-        steps = float(_state("step", self.optimizers[0], self.parameters[0][0]))
+        steps = float(_value("step", self.optimizers[0], self.parameters[0][0]))
         rates = [_rates(epoch) for epoch in self.epochs]
         starts = [place for place in range(len(rates)) if place == 0 or rates[place] != rates[place - 1]]
         for start, end in zip(starts, [*starts[1:], len(rates)], strict=True):
-            block, self.step = self.flat[start:end], torch.tensor(steps, device=self.flat.device)
-            block.grad = self.gradient[start:end]
-            adam.state[block] = {"step": self.step, **{kind: m[start:end] for kind, m in self.moments.items()}}
-            adam.param_groups.append({"params": [block], "lr": 0.0, "weight_decay": self.decays[start]})
+            pieces = [[values[start:end]] for values in self.whole]
+            if len(self.last):
+                for parts, values in zip(pieces, self.rest, strict=True):
+                    parts += values[start:end].reshape(-1).split(WIDTH - 1)
+            self.step = torch.tensor(steps, device=self.whole.weights.device)
+            for weights, gradients, exp_avg, exp_avg_sq in zip(*pieces, strict=True):
+                weights.grad = gradients
+                adam.state[weights] = {"step": self.step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+            adam.param_groups.append({"params": pieces[0], "lr": 0.0, "weight_decay": self.decays[start]})
             yield start, adam.param_groups[-1]
 
     def write_back(self) -> None:
-        kinds = {"weights": self.flat, **self.moments}
-        parts = {kind: self._parts(tensor) for kind, tensor in kinds.items()}
+        for values, rest in zip(self.whole, self.rest, strict=True):
+            values.index_copy_(1, self.last, rest)
+        weights, _, exp_avg, exp_avg_sq = (self._parts(values) for values in self.whole)
         for place, (optimizer, parameters) in enumerate(zip(self.optimizers, self.parameters, strict=True)):
             step = self.step.clone()
             for which, parameter in enumerate(parameters):
-                own = {kind: _turned(part[which][place], parameter.ndim) for kind, part in parts.items()}
-                parameter.copy_(own.pop("weights"))
-                moments = {kind: moment.clone(memory_format=torch.contiguous_format) for kind, moment in own.items()}
+                parameter.copy_(weights[which][place])
+                moments = {"exp_avg": exp_avg[which][place], "exp_avg_sq": exp_avg_sq[which][place]}
                 optimizer.state[parameter] = {"step": step, **moments}
 
-    def _side_by_side(self, of: Callable[[Adam, Tensor], Tensor]) -> Tensor:
-        """What there is of each parameter, as (n_networks, n_weights)."""
-        return torch.stack(
-            [
-                torch.cat([_turned(of(optimizer, parameter), parameter.ndim).reshape(-1) for parameter in parameters])
-                for optimizer, parameters in zip(self.optimizers, self.parameters, strict=True)
-            ]
-        )
+    def _side_by_side(self, kind: str) -> Tensor:
+        """What there is of each parameter, as (n_networks, n_weights); between them zeros, where they are aligned."""
+        n_weights = sum(padded(shape.numel()) for shape in self.shapes)
+        values = self.parameters[0][0].detach().new_zeros(len(self.epochs), n_weights)
+        targets = [part[place] for place in range(len(values)) for part in self._parts(values)]
+        sources = [
+            _value(kind, optimizer, parameter)
+            for optimizer, parameters in zip(self.optimizers, self.parameters, strict=True)
+            for parameter in parameters
+        ]
+        torch._foreach_copy_(targets, sources)
+        return values
 
-    def _parts(self, flat: Tensor) -> list[Tensor]:
-        """Of each parameter its part of (n_networks, n_weights), as (n_networks, *shape) with matrices transposed."""
-        shapes = [_turned(parameter, parameter.ndim).shape for parameter in self.parameters[0]]
-        parts = flat.split([shape.numel() for shape in shapes], 1)
-        return [part.unflatten(1, shape) if shape else part[:, 0] for part, shape in zip(parts, shapes, strict=True)]
+    def _parts(self, values: Tensor) -> list[Tensor]:
+        """Of each parameter its part of (n_networks, n_weights), as (n_networks, *shape)."""
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = values.split([padded(size) for size in sizes], 1)
+        return [
+            part[:, :size].unflatten(1, shape) if shape else part[:, 0]
+            for part, size, shape in zip(parts, sizes, self.shapes, strict=True)
+        ]
 
 
-def _state(kind: str, optimizer: Adam, parameter: Tensor) -> Tensor:
-    if parameter in optimizer.state:
+class Values(NamedTuple):
+    """What Adam has of parameters, each (n_networks, n_weights)."""
+
+    weights: Tensor
+    gradients: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+def _value(kind: str, optimizer: Adam, parameter: Tensor) -> Tensor:
+    if kind == "weights":
+        return parameter.detach()
+    if kind in optimizer.state.get(parameter, ()):
         return optimizer.state[parameter][kind]
     return torch.zeros(()) if kind == "step" else torch.zeros_like(parameter)
 
 
-def _turned(tensor: Tensor, n_dims: int) -> Tensor:
-    """Transposed, if the parameter of one network, with so many dimensions, is a matrix."""
-    return tensor.mT if n_dims == 2 else tensor
+def _last_elements(shapes: list[torch.Size], device: torch.device) -> Tensor:
+    """Places of the last elements of parameters of these shapes, side by side, that do not fill a register."""
+    sizes = [shape.numel() for shape in shapes] if device.type == "cpu" else []
+    starts = accumulate([padded(size) for size in sizes], initial=0)
+    places = [start + at for start, size in zip(starts, sizes, strict=False) for at in range(size - size % WIDTH, size)]
+    return torch.tensor(places, dtype=torch.long, device=device)
