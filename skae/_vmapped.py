@@ -1,4 +1,4 @@
-"""Linear layers under vmap, to the last bit what they are alone."""
+"""Functions under vmap that are, to the last bit, what they are alone."""
 
 import math
 from contextlib import AbstractContextManager
@@ -18,27 +18,33 @@ ALIGNMENT = 16
 
 
 def as_alone() -> AbstractContextManager:
-    """Within, linear layers of stacked networks under vmap make the products that each network makes alone.
+    """Within, stacked networks under vmap compute what each network computes alone, in the same order.
 
     Adam divides a gradient by its own size: one that should be zero, as many are at principal axes, becomes a step in
     the direction of its rounding errors. Products of other operands, or of transposed ones, as vmap makes them, have
     other errors, and after a few epochs the network is another one. These here are also faster, as the gradients of the
-    weights need no copy to transpose them.
+    weights need no copy to transpose them. Of the cross-entropy vmap has a formula of its own.
     """
-    return _LinearOfStacks()
+    return _AsAlone()
 
 
-class _LinearOfStacks(TorchFunctionMode):
+class _AsAlone(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if function is nn.functional.linear and not kwargs and len(_functorch.get_interpreter_stack() or ()) == 1:
-            layer = [argument for argument in args if argument is not None]
-            level = _functorch.current_level()
-            if all(_functorch.is_batchedtensor(each) and _functorch.maybe_get_bdim(each) == 0 for each in layer):
-                # vmap would not let a function with a backward of its own through but by a detour in Python
-                with temporarily_pop_interpreter_stack():
-                    y = linear(*(_functorch.get_unwrapped(each) for each in layer))
-                return _functorch._add_batch_dim(y, 0, level)
-        return function(*args, **(kwargs or {}))
+        kwargs, stacked = kwargs or {}, STACKED.get(function)
+        tensors = [argument for argument in args if isinstance(argument, Tensor)]
+        if stacked is None or len(_functorch.get_interpreter_stack() or ()) != 1 or not all(map(_is_stack, tensors)):
+            return function(*args, **kwargs)
+        level = _functorch.current_level()
+        # vmap would not let a function with a backward of its own through but by a detour in Python
+        with temporarily_pop_interpreter_stack():
+            y = stacked(
+                *(_functorch.get_unwrapped(each) if isinstance(each, Tensor) else each for each in args), **kwargs
+            )
+        return _functorch._add_batch_dim(y, 0, level)
+
+
+def _is_stack(tensor: Tensor) -> bool:
+    return _functorch.is_batchedtensor(tensor) and _functorch.maybe_get_bdim(tensor) == 0
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -88,3 +94,9 @@ def empty(shape: torch.Size, like: Tensor) -> Tensor:
 
 def padded(size: int) -> int:
     return math.ceil(size / ALIGNMENT) * ALIGNMENT
+
+
+STACKED = {
+    nn.functional.linear: linear,
+    nn.functional.binary_cross_entropy_with_logits: nn.functional.binary_cross_entropy_with_logits,
+}
