@@ -14,7 +14,9 @@ __all__ = ["as_alone", "padded"]
 
 # Matrices begin at a multiple of so many numbers, as those of tensors of their own do: the order in which MKL sums a
 # product depends on where in 16 bytes an operand begins.
-ALIGNMENT = 16
+ALIGNMENT = 4
+# Products of fewer multiplications are not made by MKL, if they are of a stack.
+LEAST_PRODUCT = 400
 
 
 def as_alone() -> AbstractContextManager:
@@ -75,6 +77,14 @@ class _Linear(torch.autograd.Function):
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """Products of n matrices, each aligned as one alone, plus a bias (n, n_columns)."""
     shape = torch.Size((len(a), a.shape[1], b.shape[2]))
+    if 1 in shape[1:] or shape[1:].numel() * a.shape[2] < LEAST_PRODUCT:  # torch has loops of its own for a stack
+        out = empty(shape, a)
+        for place, part in enumerate(out):
+            if bias is None:
+                torch.mm(a[place], b[place], out=part)
+            else:
+                torch.addmm(bias[place], a[place], b[place], out=part)
+        return out
     out = None if shape[1:].numel() % ALIGNMENT == 0 else empty(shape, a)
     return torch.bmm(a, b, out=out) if bias is None else torch.baddbmm(bias[:, None], a, b, out=out)
 
