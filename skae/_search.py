@@ -89,9 +89,9 @@ class BatchedGridSearchCV(TrainsTogether, GridSearchCV):
 
     It pays most for small batches, where a step costs more than its matrix products: it takes a third of the time for
     batches of 32 rows, and half of it for batches of 100. It does not pay for fewer than eight networks of one kind,
-    nor for wide networks, which keep the processor busy alone. AdversarialAutoEncoder, sparse X, tables with missing cells
-    and accelerators without a fused optimizer train one network after another, as without this class. So does a member
-    of one's own whose loss is not a function of its parameters, its network and the rows of a batch.
+    nor for wide networks, which keep the processor busy alone. AdversarialAutoEncoder, sparse X, tables with missing
+    cells and accelerators without a fused optimizer train one network after another, as without this class. So does a
+    member of one's own whose loss is not a function of its parameters, its network and the rows of a batch.
 
     With an int as `random_state` each network draws what it would draw alone. With None, noise in the loss differs from
     that of a fit alone.

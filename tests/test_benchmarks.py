@@ -61,3 +61,10 @@ def test_imputation(run, tmp_path):
     assert cells["AutoEncoderImputer"][2] < 0.5 * cells["mean or mode"][2]
     assert "| table | 80 | " in run("imputation.py", *options, "--calibration")
     assert run("imputation.py", *options, "--reconstruction").count("| FAMD |") == 2
+
+
+def test_search(run):
+    header, _, row = run("search.py", "--quick", "--epochs", 2).splitlines()
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert float(cells["scores differ by"]) < 1e-4
+    assert cells["same best |"] == "yes |"
