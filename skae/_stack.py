@@ -25,8 +25,8 @@ __all__ = ["Stacks"]
 
 # Of fewer networks an epoch takes no less time together than one after the other.
 LEAST_NETWORKS = 4
-# Weights, gradients and moments of more networks of the default widths are not in the processor's caches any more.
-MOST_NETWORKS = 32
+# The calls of a step are shared by so many. With more, their weights, gradients and moments leave the caches.
+MOST_NETWORKS = 64
 # Numbers of the rows that are put side by side at once.
 NUMBERS_AT_ONCE = 2**20
 # Numbers in a register of the processor, as torch's kernels were built for it.
@@ -186,7 +186,6 @@ class Stack:
     def __init__(self, epochs: list[Epoch], randomness: str) -> None:
         self.epochs, first = epochs, epochs[0]
         loss, optimizer = first.pairs[0]
-        self.names = [name for name, _ in first.network.named_parameters()]
         self.groups = [Group(epochs, place) for place, g in enumerate(optimizer.param_groups) if g["params"]]
         trained = {name for group in self.groups for name in group.names}
         tensors = [dict(_tensors(epoch.network)) for epoch in epochs]
@@ -201,8 +200,9 @@ class Stack:
             for name, tensor in zip(group.names, group.weights, strict=True)
         }
         function = WithLoss(first.network.train(), without_estimator(loss))
+        ties = _has_ties(first.network)  # to look for them takes time in every call
         self.losses = vmap(
-            lambda weights, constants, x: functional_call(function, (weights, constants), (x,)), randomness=randomness
+            lambda *values: functional_call(function, values[:2], values[2:], tie_weights=ties), randomness=randomness
         )
         self.rates, self.adam = [epoch.schedule.rate(epoch.done) for epoch in epochs], Adam([], optimizer.betas, True)
         self.blocks = [block for group in self.groups for block in group.blocks(self.adam)]
@@ -228,11 +228,19 @@ class Stack:
     def write_back(self) -> None:
         """Give the networks and their optimizers what they would have alone."""
         for place, epoch in enumerate(self.epochs):
+            epoch.network.train()
             for name, tensor in _tensors(epoch.network):
                 if f"network.{name}" in self.constants:
                     tensor.copy_(self.constants[f"network.{name}"][place])
         for group in self.groups:
             group.write_back()
+
+
+def _has_ties(network: nn.Module) -> bool:
+    """Whether a tensor has several names."""
+    n_names = sum(1 for _ in network.named_parameters(remove_duplicate=False))
+    n_names += sum(1 for _ in network.named_buffers(remove_duplicate=False))
+    return n_names > sum(1 for _ in _tensors(network))
 
 
 class WithLoss(nn.Module):
