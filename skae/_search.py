@@ -50,10 +50,10 @@ class BatchedGridSearchCV(TrainsTogether, GridSearchCV):
     Parameters
     ----------
     estimator : estimator object
-        As in GridSearchCV.
+        What is searched: an estimator of skae, or one that has some within.
 
     param_grid : dict or list of dict
-        As in GridSearchCV.
+        Names of parameters, and the values to try of each.
 
     n_jobs : int, default=None
         Number of processes, as in GridSearchCV. Each trains its share of the fits together.
@@ -180,7 +180,7 @@ class BatchedHalvingRandomSearchCV(TrainsTogether, HalvingRandomSearchCV):
     >>> from skae import AutoEncoder, BatchedHalvingRandomSearchCV
     >>> autoencoder = AutoEncoder(2, max_iter=2, random_state=0)
     >>> options = {"alpha": loguniform(0.1, 1)}
-    >>> search = BatchedHalvingRandomSearchCV(autoencoder, options, n_candidates=3, cv=2, random_state=0)
+    >>> search = BatchedHalvingRandomSearchCV(autoencoder, options, min_resources=500, cv=2, random_state=0)
     >>> search.fit(load_digits().data).n_candidates_
     [3, 1]
     """
