@@ -62,8 +62,9 @@ class BatchedGridSearchCV(TrainsTogether, GridSearchCV):
         How many fits go on at once, each with its own copy of its rows. By default 256; an int makes it so many, for
         data that is large.
 
-    **params
-        ``scoring``, ``refit``, ``cv``, ``verbose``, ``error_score`` and ``return_train_score`` are as in GridSearchCV.
+    **params : dict
+        The others of GridSearchCV, as they are there: ``scoring``, ``refit``, ``cv``, ``verbose``, ``error_score`` and
+        ``return_train_score``.
 
     Attributes
     ----------
