@@ -26,7 +26,7 @@ from skae._initialization import Initialization
 from skae._losses import squared_error
 from skae._networks import AutoEncoderModule
 from skae._selection import DROP_ERRORS, FALLBACK_ERRORS, select
-from skae._training import WARM_UP, Data, Schedule, evaluate, train
+from skae._training import WARM_UP, Data, Epoch, Schedule, evaluate, train_alone
 
 SETS = ["breast_cancer", "digits", "adult", "anomaly/fault", "anomaly/letter", "anomaly/landsat", "anomaly/pageblocks"]
 SETS += ["covtype10k", "credit_default", "pbmc68k_reduced", "spambase", "usps"]
@@ -77,7 +77,7 @@ def follow(network, rows, test, data, schedule, decay, validation=None):
         if validation is not None:
             of_validation.append(evaluate(loss, network, data.x, validation))
         if done < schedule.n_epochs:
-            train(network, pairs, data, rows, schedule, done, 1)
+            train_alone(Epoch(network, pairs, data, rows, schedule, done, 1))
     return torch.stack(of_test), torch.stack(of_validation) if of_validation else None
 
 

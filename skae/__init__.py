@@ -9,6 +9,12 @@ from ._declaration import parameter as parameter
 from ._denoising import DenoisingAutoEncoder
 from ._imputer import AutoEncoderImputer
 from ._memory_map import memory_map as memory_map
+from ._search import (
+    BatchedGridSearchCV,
+    BatchedHalvingGridSearchCV,
+    BatchedHalvingRandomSearchCV,
+    BatchedRandomizedSearchCV,
+)
 from ._sparse import SparseAutoEncoder
 from ._variational import VAE
 from ._vector_quantized import VQVAE
@@ -18,6 +24,10 @@ __all__ = [
     "AutoEncoder",
     "AutoEncoderImputer",
     "BaseAutoEncoder",
+    "BatchedGridSearchCV",
+    "BatchedHalvingGridSearchCV",
+    "BatchedHalvingRandomSearchCV",
+    "BatchedRandomizedSearchCV",
     "ConditionalVAE",
     "ContractiveAutoEncoder",
     "DenoisingAutoEncoder",

@@ -65,6 +65,9 @@ class ContractiveAutoEncoder(BaseAutoEncoder):
 
 def value_and_slope(activation, a):
     """An activation and its derivative, which can be differentiated again, also where gradients are off."""
+    if torch._C._are_functorch_transforms_active():  # of stacked networks, where requires_grad_ is not possible
+        h, pull_back = torch.func.vjp(activation, a)
+        return h, *pull_back(torch.ones_like(h))
     with torch.enable_grad():
         a = a if a.requires_grad else a.detach().requires_grad_()
         h = activation(a)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from ._mapped import indices
 from ._saving import load_state, state
-from ._training import WARM_UP, Data, Loss, Pair, Schedule, evaluate, reproducible, threads_for, train
+from ._training import WARM_UP, Data, Epoch, Loss, Pair, Schedule, evaluate, reproducible, threads_for, train
 
 __all__ = ["LEAST_ROWS", "Run", "choose", "is_clearly_better", "lowers_the_loss", "refit", "select", "select_and_train"]
 
@@ -132,12 +133,16 @@ def choose(
     active, n_epochs = list(runs), schedule.n_epochs
     fifth = math.ceil(n_epochs / 5)
     for done in range(n_epochs):
+        epochs = [
+            Epoch(network, pairs, data, fold.training, schedule, done, n_threads)
+            for run in active
+            for (network, pairs), fold in zip(run.networks, data.folds, strict=True)
+        ]
+        losses = iter(train(epochs))
         for run in tuple(active):
-            losses = []
-            for (network, pairs), fold in zip(run.networks, data.folds, strict=True):
-                losses.append(train(network, pairs, data, fold.training, schedule, done, n_threads))
+            loss = sum(islice(losses, len(data.folds))) / len(data.folds)
             values = _validation_losses(run, data, schedule, n_threads)
-            run.record(sum(losses) / len(losses), values, tol, patient=done < WARM_UP * n_epochs)
+            run.record(loss, values, tol, patient=done < WARM_UP * n_epochs)
             if run.diverged_in is None:
                 for network, _ in run.networks:
                     after_epoch(network)
@@ -229,7 +234,7 @@ def refit(
     n_threads = threads_for(network, schedule.batch_size(len(data.rows)))
     for done in range(n_epochs):
         before = _copy(network)
-        loss = train(network, pairs, data, data.rows, schedule, done, n_threads)
+        (loss,) = train([Epoch(network, pairs, data, data.rows, schedule, done, n_threads)])
         if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in network.parameters())):
             load_state(network, before)
             return done

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from threading import RLock
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from ._rows import SparseRows, in_proportion, training_rows_at_once
 
 __all__ = [
     "Data",
+    "Epoch",
     "Fold",
     "Loss",
     "Pair",
@@ -25,12 +27,15 @@ __all__ = [
     "evaluate",
     "memory_errors_explained",
     "ordinary_modes",
+    "random_order",
     "reproducible",
     "seeded",
     "split",
     "threads_for",
     "train",
+    "train_alone",
     "train_pass",
+    "trains_together",
 ]
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -121,6 +126,13 @@ def reproducible(seed: int, device: torch.device, n_threads: int | None = None) 
                 torch.set_num_threads(caller[1])
 
 
+def random_order(rows: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The rows in the order of an epoch; with weights, one for each row of x, drawn in proportion to them."""
+    if weights is None:
+        return rows[torch.randperm(len(rows), device=rows.device)]
+    return in_proportion(rows, weights[rows.cpu()], len(rows))
+
+
 def epoch(
     pairs: list[Pair],
     module: nn.Module,
@@ -159,11 +171,7 @@ def epoch(
 def _batches(
     x: Tensor | SparseRows, rows: Tensor, batch_size: int, weights: Tensor | None
 ) -> Iterator[Tensor | SparseRows]:
-    if weights is None:
-        order = rows[torch.randperm(len(rows), device=rows.device)]
-    else:
-        order = in_proportion(rows, weights[rows.cpu()], len(rows))
-    for part in order.split(batch_size):
+    for part in random_order(rows, weights).split(batch_size):
         yield x[part]
 
 
@@ -265,17 +273,40 @@ def evaluate(
     return torch.cat(losses).cpu().double()  # mps has no float64
 
 
-def train(
-    network: nn.Module,
-    pairs: list[Pair],
-    data: Data,
-    rows: Tensor,
-    schedule: Schedule,
-    done: int,
-    n_threads: int,
-) -> float:
-    """Train a network for one epoch more, after so many, on some of the rows of data; its mean loss."""
-    seed, batch_size, rate = schedule.seed_of(done), schedule.batch_size(len(rows)), schedule.rate(done)
+class Epoch(NamedTuple):
+    """An epoch that a network is to be trained, after so many, on some of the rows of data."""
+
+    network: nn.Module
+    pairs: list[Pair]
+    data: Data
+    rows: Tensor | EveryRow
+    schedule: Schedule
+    done: int
+    n_threads: int
+
+    @property
+    def batch_size(self) -> int:
+        return self.schedule.batch_size(len(self.rows))
+
+    @property
+    def seed(self) -> int:
+        return self.schedule.seed_of(self.done)
+
+
+# What trains the epochs of a fit in place of the loop here: of a search, whose fits train beside one another.
+trains_together: ContextVar[Callable[[list[Epoch]], list[float]] | None] = ContextVar("trains_together", default=None)
+
+
+def train(epochs: list[Epoch]) -> list[float]:
+    """Train networks of a fit, each for one epoch; their mean losses."""
+    together = trains_together.get()
+    return [train_alone(request) for request in epochs] if together is None else together(epochs)
+
+
+def train_alone(request: Epoch) -> float:
+    """Train a network for one epoch; its mean loss."""
+    network, pairs, data, rows, schedule, done, n_threads = request
+    seed, batch_size, rate = request.seed, request.batch_size, schedule.rate(done)
     with reproducible(seed, data.x.device, n_threads):
         if data.x.device.type in DEVICES and isinstance(data.x, Tensor) and data.weights is None:
             rates = [rate(start / len(rows)) for start in range(0, len(rows), batch_size)]

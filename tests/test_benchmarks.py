@@ -84,3 +84,10 @@ def test_accelerator_as_a_dry_run(run):
     assert table["784-512-128-32 at 512 rows, training"][1] == "at least 1,500,000 rows/s"
     assert table["R2 on the processor and on the device, defaults"][2] == "yes"
     assert len(table) == 9
+
+
+def test_search(run):
+    header, _, row = run("search.py", "--quick", "--epochs", 2).splitlines()
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert float(cells["scores differ by"]) < 1e-4
+    assert cells["same best |"] == "yes |"

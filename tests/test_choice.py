@@ -207,7 +207,13 @@ def test_a_refit_that_diverges_says_so(X):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in skae.__all__ if n not in ("BaseAutoEncoder", "AdversarialAutoEncoder", "AutoEncoderImputer")]
+    "name",
+    [
+        name
+        for name in skae.__all__
+        if issubclass(getattr(skae, name), skae.BaseAutoEncoder)
+        and name not in ("BaseAutoEncoder", "AdversarialAutoEncoder")
+    ],
 )
 def test_every_member_chooses_by_folds(name, X):
     member = getattr(skae, name)

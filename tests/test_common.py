@@ -134,7 +134,7 @@ def test_checks_with_array_api_dispatch():
         "import numpy as np, sklearn, torch\n"
         "X = np.random.RandomState(0).standard_normal((50, 3))\n"
         "for name in skae.__all__:\n"
-        "    if name not in ('AutoEncoderImputer', 'BaseAutoEncoder'):\n"
+        "    if name not in ('AutoEncoderImputer', 'BaseAutoEncoder') and 'Search' not in name:\n"
         "        model = getattr(skae, name)(max_iter=1, random_state=0)\n"
         "        expected = model.fit(X).transform(X)\n"
         "        with sklearn.config_context(array_api_dispatch=True):\n"

@@ -135,7 +135,8 @@ def test_members_can_be_recorded(member, options, X, why_not):
 
 
 def test_every_member_is_looked_at():
-    members = {getattr(skae, name) for name in skae.__all__} - {skae.BaseAutoEncoder, skae.AutoEncoderImputer}
+    public = [getattr(skae, name) for name in skae.__all__]
+    members = {one for one in public if issubclass(one, skae.BaseAutoEncoder)} - {skae.BaseAutoEncoder}
     assert members - {member for member, _ in CASES} == {skae.AdversarialAutoEncoder}  # two losses
 
 

@@ -349,6 +349,7 @@ def test_training_does_not_import_the_compiler_of_torch():
         "import sys, numpy as np, skae\n"
         "X = np.random.RandomState(0).standard_normal((50, 3))\n"
         "for name in set(skae.__all__) - {'AutoEncoderImputer', 'BaseAutoEncoder'}:\n"
+        "    if 'Search' in name: continue\n"
         "    getattr(skae, name)(max_iter=1, random_state=0).fit(X).partial_fit(X).transform(X)\n"
         "assert 'torch._dynamo' not in sys.modules\n"
     )

@@ -12,7 +12,7 @@ class Solver(Method):
 
     name = "skae"
     parameters = {
-        "estimator_name": [name for name in skae.__all__ if name != "BaseAutoEncoder"],
+        "estimator_name": [name for name in skae.__all__ if name != "BaseAutoEncoder" and "Search" not in name],
         "hidden_layer_sizes": [None],
         "init": [None],
         "max_iter": [None],
