@@ -277,7 +277,7 @@ class Group:
         self.names = [names[id(parameter)] for parameter in self.parameters[0]]
         self.shapes = [parameter.shape for parameter in self.parameters[0]]
         self.whole = Values(*(self._side_by_side(kind) for kind in Values._fields))
-        self.gradients = self._parts(self.whole.gradients.zero_())
+        self.gradients = self._parts(self.whole.gradients)
         self.weights = [part.detach().requires_grad_() for part in self._parts(self.whole.weights)]
         self.last = _last_elements(self.shapes, self.whole.weights.device)
         self.rest = Values(*(values[:, self.last] for values in self.whole))
@@ -321,13 +321,10 @@ class Group:
         """What there is of each parameter, as (n_networks, n_weights); between them zeros, where they are aligned."""
         n_weights = sum(padded(shape.numel()) for shape in self.shapes)
         values = self.parameters[0][0].detach().new_zeros(len(self.epochs), n_weights)
-        targets = [part[place] for place in range(len(values)) for part in self._parts(values)]
-        sources = [
-            _value(kind, optimizer, parameter)
-            for optimizer, parameters in zip(self.optimizers, self.parameters, strict=True)
-            for parameter in parameters
-        ]
-        torch._foreach_copy_(targets, sources)
+        if kind != "gradients":
+            for part, parameters in zip(self._parts(values), zip(*self.parameters, strict=True), strict=True):
+                sources = [_value(kind, *each) for each in zip(self.optimizers, parameters, strict=True)]
+                torch.stack(sources, out=part)
         return values
 
     def _parts(self, values: Tensor) -> list[Tensor]:
