@@ -6,9 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import _functorch
-from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 from torch.overrides import TorchFunctionMode
+
+try:  # private parts of torch, that another version need not have
+    from torch._C import _functorch
+    from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
+except ImportError:
+    _functorch = None
 
 __all__ = ["as_alone", "padded"]
 
@@ -27,6 +31,8 @@ def as_alone() -> AbstractContextManager:
     other errors, and after a few epochs the network is another one. These here are also faster, as the gradients of the
     weights need no copy to transpose them. Of the cross-entropy vmap has a formula of its own.
     """
+    if _functorch is None:
+        raise NotImplementedError(f"Networks are not stacked with torch {torch.__version__}.")
     return _AsAlone()
 
 
