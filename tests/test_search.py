@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from scipy import sparse
 from scipy.stats import loguniform
 from sklearn.base import BaseEstimator, clone
 from sklearn.callback import ScoringMonitor
@@ -208,7 +209,7 @@ def with_holes(X):
     [
         (NotAFunction(2), np.asarray),
         (Careless(2), np.asarray),
-        (skae.AutoEncoder(2), __import__("scipy.sparse", fromlist=["csr_array"]).csr_array),
+        (skae.AutoEncoder(2), sparse.csr_array),
         (skae.AutoEncoder(2), with_holes),
     ],
     ids=["reads a rate", "without gradient", "sparse", "holes"],
