@@ -24,6 +24,7 @@ from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacke
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
 from ._selection import LEAST_ROWS, select_and_train
+from ._stack import folds_together
 from ._tables import scaler_for
 from ._training import Schedule, memory_errors_explained, ordinary_modes, train_pass
 
@@ -156,7 +157,8 @@ class BaseAutoEncoder(
             network_seed = self._network_seed_ if continuing else seed
             attributes = partial(self._attributes, scaler, network_seed, valid.shape[0])
             initial = self._initial_networks(scaler, data, seed, continuing)
-            network, results = self._train(*initial, data, seed, (X, y, sample_weight), attributes)
+            with folds_together(data.folds):
+                network, results = self._train(*initial, data, seed, (X, y, sample_weight), attributes)
             self._adopt(attributes(network) | results)
             self._after_fit(valid, weights)
         return self
@@ -301,8 +303,7 @@ class BaseAutoEncoder(
         options = dict(estimator=self, X=X, y=X if y is None else y)  # scorers of callbacks refuse y=None
         if sample_weight is not None:
             options["metadata"] = {"sample_weight": sample_weight}
-        n_networks = len(inits) * len(data.folds) + data.refit
-        context = self._init_callback_context(max_subtasks=n_networks * n_epochs)
+        context = self._init_callback_context(max_subtasks=n_epochs * (len(inits) * len(data.folds) + data.refit))
         context.call_on_fit_task_begin(**options)
 
         def after_epoch(network):

@@ -4,7 +4,8 @@ import inspect
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, islice
 from pickle import PicklingError
 from time import perf_counter
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ._adam import Adam
-from ._training import Epoch, random_order, reproducible, seeded, threads_for, train_alone
+from ._training import Epoch, Fold, random_order, reproducible, seeded, threads_for, train_alone, trains_together
 from ._vmapped import as_alone, padded
 
-__all__ = ["Stacks"]
+__all__ = ["Stacks", "folds_together"]
 
 # Of fewer networks an epoch takes no less time together than one after the other.
 LEAST_NETWORKS = 4
@@ -88,6 +89,20 @@ class Stacks:
                 # what vmap cannot do, or an error that the loop of one network will meet too: no network has changed
                 self.refused.add(self.kinds[epochs[0].network])
         return [train_alone(epoch) for epoch in epochs]
+
+
+@contextmanager
+def folds_together(folds: Sequence[Fold]) -> Iterator[None]:
+    """Within, the networks of the folds of a fit train together; in a search, those of all fits do already."""
+    if len(folds) == 1 or trains_together.get() is not None:
+        yield
+        return
+    stacks = Stacks()
+    before = trains_together.set(lambda epochs: [loss for loss, _ in stacks.train(epochs)])
+    try:
+        yield
+    finally:
+        trains_together.reset(before)
 
 
 def kind_of(epoch: Epoch) -> tuple | None:

@@ -40,7 +40,7 @@ ROOMS = {
     "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
     "_data": {"_mapped", "_rows", "_training"},
 }
-ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_stack", "_together", "_search"}
+ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search"}
 ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}

@@ -117,6 +117,16 @@ def test_fewer_fits_at_once(table, stacked):
     assert set(stacked) <= {4, 8}  # two initializations of each
 
 
+def test_folds_of_a_fit_train_together(stacked, monkeypatch):
+    X = np.random.RandomState(0).standard_normal((203, 6))
+    model = skae.AutoEncoder(2, cv=5, max_iter=6, random_state=0)
+    codes, curve = model.fit_transform(X), model.validation_curve_
+    assert set(stacked) == {4, 6}
+    monkeypatch.setattr(_stack, "LEAST_NETWORKS", 1000)
+    np.testing.assert_allclose(clone(model).fit_transform(X), codes, atol=1e-5)
+    np.testing.assert_allclose(clone(model).fit(X).validation_curve_, curve, rtol=1e-5)
+
+
 def test_unequal_lengths_and_refits_come_together_again(table, stacked):
     # the refits begin when the longest of the others has ended, and then together
     grid = {"alpha": [0.1, 1.0, 10.0], "max_iter": [2, 7]}
