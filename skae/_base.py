@@ -44,8 +44,8 @@ class BaseAutoEncoder(
     """Base of all members, and the way to write one's own.
 
     A member declares its parameters and its objective: ``_loss(module, x)`` takes a batch of scaled rows (less their
-    mean, divided by one number) and returns one value per row, shape (batch,), summed over features and never averaged
-    over rows. What else a member may override:
+    mean, divided by one number) and returns one value per row, shape (batch,), summed over features, not averaged over
+    rows: a function of both and of parameters, as one call may be for many networks. What else a member may override:
 
     - ``_build_module(n_features, n_components, scale)``: a network of its own, with ``encode`` and ``decode`` and,
       unless ``init="random"``, ``initialize(x, rows, axes)``. A pickle has its parameters and buffers, and the network
@@ -157,7 +157,7 @@ class BaseAutoEncoder(
             network_seed = self._network_seed_ if continuing else seed
             attributes = partial(self._attributes, scaler, network_seed, valid.shape[0])
             initial = self._initial_networks(scaler, data, seed, continuing)
-            with folds_together(data.folds):
+            with folds_together(len(data.folds)):
                 network, results = self._train(*initial, data, seed, (X, y, sample_weight), attributes)
             self._adopt(attributes(network) | results)
             self._after_fit(valid, weights)

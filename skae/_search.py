@@ -92,12 +92,15 @@ class BatchedGridSearchCV(TrainsTogether, GridSearchCV):
     batches of 32 rows, and half of it for batches of 100. It does not pay for fewer than eight networks of one kind,
     nor for wide networks, which keep the processor busy alone. AdversarialAutoEncoder, sparse X, tables with missing
     cells and accelerators without a fused optimizer train one network after another, as without this class. So does a
-    member of one's own whose loss is not a function of its parameters, its network and the rows of a batch.
+    member of one's own whose loss reads or changes other attributes of the estimator than the parameters that its
+    networks share. What it keeps elsewhere, such as a counter of its module, is not noticed: a loss must be a function
+    of the parameters, the network and the rows of a batch, with draws from torch's generator.
 
     With an int as `random_state` each network draws what it would draw alone. With None, noise in the loss differs from
     that of a fit alone.
 
-    Fits run in threads, one at a time. An interrupt waits for the fit that is running to come to its next epoch.
+    Fits run in threads, one at a time. An interrupt waits for the fit that is running to come to its next epoch. Times
+    printed with `verbose` include the waiting for other fits; those in `cv_results_` do not.
 
     Examples
     --------

@@ -4,7 +4,7 @@ import inspect
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate, islice
 from pickle import PicklingError
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ._adam import Adam
-from ._training import Epoch, Fold, random_order, reproducible, seeded, threads_for, train_alone, trains_together
+from ._training import Epoch, losses_of, random_order, reproducible, seeded, threads_for, train_alone, trains_together
 from ._vmapped import as_alone, padded
 
 __all__ = ["Stacks", "folds_together"]
@@ -49,9 +49,9 @@ class Stacks:
         self.kinds: WeakKeyDictionary[nn.Module, tuple | None] = WeakKeyDictionary()
         self.refused: set[tuple] = set()
 
-    def train(self, epochs: list[Epoch]) -> list[tuple[float, float]]:
-        """Train each network for one epoch; of each its mean loss and its share of the time, in seconds."""
-        results = [(math.nan, 0.0)] * len(epochs)
+    def train(self, epochs: list[Epoch]) -> list[tuple[float | Exception, float]]:
+        """Train each network for one epoch; of each its mean loss or an error, and its share of the time, seconds."""
+        results: list[tuple[float | Exception, float]] = [(math.nan, 0.0)] * len(epochs)
         for places in self._parts(epochs):
             begun = perf_counter()
             losses = self._train([epochs[place] for place in places])
@@ -81,24 +81,31 @@ class Stacks:
         steps = _steps(optimizer)
         return kind, epoch.done, seed, len(epoch.rows), epoch.batch_size, epoch.data.weights is None, steps
 
-    def _train(self, epochs: list[Epoch]) -> list[float]:
+    def _train(self, epochs: list[Epoch]) -> list[float | Exception]:
         if len(epochs) >= LEAST_NETWORKS:
             try:
                 return train_stacked(epochs)
             except Exception:
                 # what vmap cannot do, or an error that the loop of one network will meet too: no network has changed
                 self.refused.add(self.kinds[epochs[0].network])
-        return [train_alone(epoch) for epoch in epochs]
+        return [_loss_or_error(epoch) for epoch in epochs]
+
+
+def _loss_or_error(epoch: Epoch) -> float | Exception:
+    try:
+        return train_alone(epoch)
+    except Exception as error:  # of one network: the others train on
+        return error
 
 
 @contextmanager
-def folds_together(folds: Sequence[Fold]) -> Iterator[None]:
+def folds_together(n_folds: int) -> Iterator[None]:
     """Within, the networks of the folds of a fit train together; in a search, those of all fits do already."""
-    if len(folds) == 1 or trains_together.get() is not None:
+    if n_folds == 1 or trains_together.get() is not None:
         yield
         return
     stacks = Stacks()
-    before = trains_together.set(lambda epochs: [loss for loss, _ in stacks.train(epochs)])
+    before = trains_together.set(lambda epochs: losses_of([loss for loss, _ in stacks.train(epochs)]))
     try:
         yield
     finally:
@@ -270,9 +277,20 @@ class WithLoss(nn.Module):
 
 
 def without_estimator(loss: MethodType) -> MethodType:
-    """A loss that can read no more of its estimator than the parameters that all networks of a stack share."""
-    bare = object.__new__(type(loss.__self__))
-    vars(bare).update(_parameters(loss.__self__))
+    """A loss that can read no more of its estimator than the parameters that all networks of a stack share.
+
+    To read what else the estimator has, or to change it, is an error.
+    """
+    estimator = loss.__self__
+
+    def refuse(bare: object, name: str, *value: object) -> None:
+        if value or name in vars(estimator):
+            raise NotImplementedError(f"The loss uses {name}, which differs between networks.")
+        raise AttributeError(name)
+
+    bare_class = type(type(estimator).__name__, (type(estimator),), {"__getattr__": refuse, "__setattr__": refuse})
+    bare = object.__new__(bare_class)
+    vars(bare).update(_parameters(estimator))
     return MethodType(loss.__func__, bare)
 
 

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from joblib.parallel import FallbackToBackend, ParallelBackendBase, get_active_backend
 
 from ._stack import Stacks
-from ._training import Epoch, train_alone, trains_together
+from ._training import Epoch, losses_of, ordinary_modes, train_alone, trains_together
 
 __all__ = ["FITS_AT_ONCE", "Together", "run_together"]
 
@@ -103,13 +103,13 @@ class Fit(Thread):
         self.function, self.context = function, copy_context()
         self.turn, self.rest = Semaphore(0), Semaphore(0)
         self.asked: list[Epoch] = []
-        self.reply: list[float] = []
+        self.reply: list[float | Exception] = []
         self.result: Any = None
         self.error: BaseException | None = None
         self.stopped, self.seconds = False, 0.0
 
-    def proceed(self, reply: list[float] = ()) -> None:
-        """Let the fit run until it asks for epochs to be trained or has ended; reply: the losses of those it asked."""
+    def proceed(self, reply: list[float | Exception] = ()) -> None:
+        """Let the fit run until it asks for epochs to be trained or has ended; reply: losses or errors."""
         self.asked, self.reply, modes = [], reply, _modes()
         if self.ident is None:
             self.start()
@@ -148,7 +148,7 @@ class Fit(Thread):
         if self.stopped:
             raise Stopped
         self.seconds -= perf_counter() - begun
-        return self.reply if epochs else []
+        return losses_of(self.reply) if epochs else []
 
 
 def run_together(functions: list[Callable[[], Any]]) -> list[Any]:
@@ -175,7 +175,8 @@ def run_together(functions: list[Callable[[], Any]]) -> list[Any]:
 
 def _train(fits: list[Fit], stacks: Stacks) -> None:
     """Train the epochs that fits ask for, and let them run on."""
-    results = iter(stacks.train([epoch for fit in fits for epoch in fit.asked]))
+    with ordinary_modes():  # those of the caller are not those of the fits
+        results = iter(stacks.train([epoch for fit in fits for epoch in fit.asked]))
     for fit in fits:
         losses, seconds = zip(*(next(results) for _ in fit.asked), strict=True)
         fit.seconds += sum(seconds)

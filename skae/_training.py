@@ -25,6 +25,7 @@ __all__ = [
     "Schedule",
     "epoch",
     "evaluate",
+    "losses_of",
     "memory_errors_explained",
     "ordinary_modes",
     "random_order",
@@ -301,6 +302,14 @@ def train(epochs: list[Epoch]) -> list[float]:
     """Train networks of a fit, each for one epoch; their mean losses."""
     together = trains_together.get()
     return [train_alone(request) for request in epochs] if together is None else together(epochs)
+
+
+def losses_of(results: list[float | Exception]) -> list[float]:
+    """Losses of epochs, if none of them raised an error."""
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
 
 
 def train_alone(request: Epoch) -> float:

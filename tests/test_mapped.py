@@ -145,9 +145,9 @@ def test_missing_cells_conditions_and_codes_of_categories(X, written, small_bloc
     rng = np.random.RandomState(0)
     holed = np.where(rng.rand(*X.shape) < 0.2, np.nan, X)
     for member in (AutoEncoder, VAE):
-        model = member(2, max_iter=20, random_state=0).fit(written(holed))
+        model = member(2, **QUICK).fit(written(holed))
         assert model.module_.fills
-        assert model.score(written(holed)) > member(2, max_iter=20, random_state=0).fit(holed).score(holed) - 0.5
+        assert model.score(written(holed)) > member(2, **QUICK).fit(holed).score(holed) - 0.5
     coded = np.column_stack([X, rng.randint(3, size=len(X)) + 0.0])
     coded[5, 8] = np.nan
     table = VAE(2, categorical_features=[8], **QUICK).fit(written(coded))

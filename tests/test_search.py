@@ -117,6 +117,57 @@ def test_fewer_fits_at_once(table, stacked):
     assert set(stacked) <= {4, 8}  # two initializations of each
 
 
+class Fails(skae.AutoEncoder):
+    def _loss(self, module, x):
+        if module.training and self.alpha == 0.1:
+            raise ValueError("candidate cannot train")
+        return super()._loss(module, x)
+
+
+class Counts(skae.AutoEncoder):
+    def _loss(self, module, x):
+        self.n_calls = getattr(self, "n_calls", 0) + module.training
+        return (1 + self.n_calls) * skae.AutoEncoder._loss(self, module, x)
+
+
+class Decays(skae.AutoEncoder):
+    def _loss(self, module, x):
+        return skae.AutoEncoder._loss(self, module, x) + getattr(self, "alpha", 1.0) * module.encode(x).square().sum(-1)
+
+
+def test_a_candidate_whose_epochs_fail_leaves_the_others():
+    X = np.random.RandomState(0).standard_normal((90, 5))
+    searches = [S(Fails(1, **QUICK), {"alpha": [0.1, 0.3, 1.0]}, cv=3) for S in (GridSearchCV, OURS[GridSearchCV])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that fits have failed, and that their scores are not finite
+        theirs, ours = (search.fit(X).cv_results_["mean_test_score"] for search in searches)
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.isnan(ours).tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="candidate cannot train"):
+        clone(searches[1]).set_params(error_score="raise").fit(X)
+
+
+@pytest.mark.parametrize("member", [Counts, Decays])
+def test_losses_that_use_more_of_the_estimator_train_alone(member, stacked):
+    X = np.random.RandomState(0).standard_normal((90, 5))
+    theirs, ours = (
+        search(member(1, **QUICK), {"alpha": [0.1, 1.0]}, cv=3).fit(X).cv_results_["mean_test_score"]
+        for search in (GridSearchCV, OURS[GridSearchCV])
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    assert not stacked
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_modes_of_the_caller_do_not_reach_the_training(mode):
+    X = np.random.RandomState(0).standard_normal((90, 5))
+    search = OURS[GridSearchCV](skae.AutoEncoder(1, **QUICK), {"alpha": [0.1, 1.0]}, cv=3)
+    expected = clone(search).fit(X).cv_results_["mean_test_score"]
+    with mode():
+        found = search.fit(X).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_folds_of_a_fit_train_together(stacked, monkeypatch):
     X = np.random.RandomState(0).standard_normal((203, 6))
     model = skae.AutoEncoder(2, cv=5, max_iter=6, random_state=0)
