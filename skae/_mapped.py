@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 __all__ = [
@@ -40,9 +41,7 @@ def is_mapped(X) -> bool:
 
 def pieces(X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Slices of the rows of an array and copies of them; what has been read of a map is let go."""
-    size = max(1, WINDOW_BYTES // max(1, _row_bytes(X)))
-    for start in range(0, len(X), size):
-        rows = slice(start, min(start + size, len(X)))
+    for rows in gen_batches(len(X), _rows_of(X, WINDOW_BYTES)):
         yield rows, np.array(X[rows])
         release(X)
 
@@ -95,8 +94,9 @@ def release(X) -> None:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def _row_bytes(X: np.ndarray) -> int:
-    return X.shape[1] * max(X.dtype.itemsize, 4)
+def _rows_of(X: np.ndarray, n_bytes: int) -> int:
+    """Number of rows of X that are so many bytes, in X or in float32."""
+    return max(1, n_bytes // max(1, X.shape[1] * max(X.dtype.itemsize, 4)))
 
 
 def _drawn(n_rows: int, n_features: int, seed: int, most: int) -> np.ndarray:
@@ -119,11 +119,11 @@ class EveryRow:
     def __len__(self) -> int:
         return self.n_rows - len(self.held_out)
 
-    def among(self, start: int, stop: int) -> Tensor:
-        """Those from start to stop, counted from start."""
-        kept = torch.ones(stop - start, dtype=torch.bool)
-        inside = self.held_out[(self.held_out >= start) & (self.held_out < stop)]
-        kept[inside - start] = False
+    def among(self, block: slice) -> Tensor:
+        """Those of a block of neighbouring rows, counted from its first."""
+        kept = torch.ones(block.stop - block.start, dtype=torch.bool)
+        inside = self.held_out[(self.held_out >= block.start) & (self.held_out < block.stop)]
+        kept[inside - block.start] = False
         return kept.nonzero().squeeze(1)
 
 
@@ -164,19 +164,15 @@ class MappedRows:
 
     def in_order(self, rows: EveryRow) -> Iterator[Tensor]:
         """All rows, window by window."""
-        size = max(1, WINDOW_BYTES // _row_bytes(self.X))
-        for start in range(0, len(self.X), size):
-            stop = min(start + size, len(self.X))
-            yield self.scaler.tensor(self._read([(start, stop)], rows), self.device)
+        for window in gen_batches(len(self.X), _rows_of(self.X, WINDOW_BYTES)):
+            yield self.scaler.tensor(self._read([window], rows), self.device)
 
     def batches(self, rows: EveryRow, batch_size: int) -> Iterator[Tensor]:
         """All rows once, in batches: the blocks of rows in random order, and those of a window of blocks shuffled."""
-        size = max(1, BLOCK_BYTES // _row_bytes(self.X))
-        starts = torch.randperm(-(-len(self.X) // size)) * size
+        blocks = list(gen_batches(len(self.X), _rows_of(self.X, BLOCK_BYTES)))
         left = self.X[:0]
-        for window in starts.split(max(1, WINDOW_BYTES // BLOCK_BYTES)):
-            ranges = [(start, min(start + size, len(self.X))) for start in window.tolist()]
-            values = np.concatenate([left, self._read(ranges, rows)])
+        for window in torch.randperm(len(blocks)).split(max(1, WINDOW_BYTES // BLOCK_BYTES)):
+            values = np.concatenate([left, self._read([blocks[place] for place in window.tolist()], rows)])
             order, n_whole = torch.randperm(len(values)), len(values) - len(values) % batch_size
             left = values[order[n_whole:].numpy()]
             x, order = self.scaler.tensor(values, self.device), order.to(self.device)
@@ -185,8 +181,8 @@ class MappedRows:
         if len(left):
             yield self.scaler.tensor(left, self.device)
 
-    def _read(self, ranges: list[tuple[int, int]], rows: EveryRow) -> np.ndarray:
-        """Those of the rows that are in some ranges, as they are."""
-        values = np.concatenate([self.X[start:stop][rows.among(start, stop).numpy()] for start, stop in ranges])
+    def _read(self, blocks: list[slice], rows: EveryRow) -> np.ndarray:
+        """Those of the rows that are in some blocks, as they are."""
+        values = np.concatenate([self.X[block][rows.among(block).numpy()] for block in blocks])
         release(self.X)
         return values
