@@ -4,7 +4,6 @@ import copy
 import math
 import warnings
 from abc import ABCMeta, abstractmethod
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -15,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._adam import adam
 from ._data import all_of, given_validation, of_folds, of_validation_rows, sample_and_folds
-from ._fitted import FittedNetwork, for_inference
+from ._fitted import FittedNetwork, for_inference, unchanged_on_error
 from ._initialization import Initialization
 from ._mapped import indices
 from ._networks import AutoEncoderModule
@@ -142,7 +141,7 @@ class BaseAutoEncoder(
         ConvergenceWarning
             If the loss became infinite or NaN; the best weights before that are kept.
         """
-        with self._unchanged_on_error(), memory_errors_explained(), ordinary_modes():
+        with unchanged_on_error(self), memory_errors_explained(), ordinary_modes():
             continuing = self.warm_start and hasattr(self, "module_")
             weights = checked_weights(sample_weight, X)
             scaler, valid = self._check(X, continuing)
@@ -198,7 +197,7 @@ class BaseAutoEncoder(
         UserWarning
             If the rows are ten times as large as those that set mean and scale, or a tenth.
         """
-        with self._unchanged_on_error(), memory_errors_explained(), ordinary_modes():
+        with unchanged_on_error(self), memory_errors_explained(), ordinary_modes():
             continuing, n_passes = hasattr(self, "module_"), getattr(self, "_n_passes_", 0)
             weights = checked_weights(sample_weight, X)
             scaler, valid = self._check(X, continuing)
@@ -378,22 +377,6 @@ class BaseAutoEncoder(
     def _adopt(self, fitted):
         """The one place where fit and partial_fit write attributes; `_after_fit` adds those of a member."""
         vars(self).update(fitted)
-
-    @contextmanager
-    def _unchanged_on_error(self):
-        """Whatever is raised within, an interrupt too, the fitted attributes are as they were before."""
-
-        def present():
-            return {name: value for name, value in vars(self).items() if name.endswith("_")}
-
-        before = present()
-        try:
-            yield
-        except BaseException:
-            for name in present().keys() - before.keys():
-                delattr(self, name)
-            vars(self).update(before)
-            raise
 
 
 def _for_training(module, device):
