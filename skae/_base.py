@@ -303,7 +303,13 @@ class BaseAutoEncoder(
         if sample_weight is not None:
             options["metadata"] = {"sample_weight": sample_weight}
         context = self._init_callback_context(max_subtasks=n_epochs * (len(inits) * len(data.folds) + data.refit))
-        context.call_on_fit_task_begin(**options)
+
+        def begin(progress):
+            self._progress = progress  # for a callback that writes it to a file
+            try:
+                context.call_on_fit_task_begin(**options)
+            finally:
+                del self._progress
 
         def after_epoch(network):
             task = context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self)
@@ -317,6 +323,7 @@ class BaseAutoEncoder(
             Schedule(n_epochs, self.learning_rate_init, self._batch_size, seed),
             patience=self.n_iter_no_change,
             tol=self.tol,
+            begin=begin,
             after_epoch=after_epoch,
         )
         results = self._results(run, data.validates)

@@ -26,7 +26,8 @@ ROOMS = {
     "_networks": {"_axes", "_layers", "_losses", "_rows"},
     "_graphs": {"_adam"},
     "_training": {"_adam", "_graphs", "_mapped", "_rows"},
-    "_selection": {"_mapped", "_saving", "_training"},
+    "_progress": {"_mapped", "_rows", "_saving", "_training"},
+    "_selection": {"_mapped", "_progress", "_saving", "_training"},
     "_vmapped": set(),
     "_stack": {"_adam", "_training", "_vmapped"},
     "_together": {"_stack", "_training"},
@@ -40,7 +41,8 @@ ROOMS = {
     "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
     "_data": {"_mapped", "_rows", "_training"},
 }
-ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search"}
+ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search", "_progress"}
+ROOMS["_checkpoint"] = {"_base"}
 ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}
@@ -62,6 +64,7 @@ TORCH_ONLY = {
     "_initialization",
     "_saving",
     "_priors",
+    "_progress",
     "_stack",
     "_vmapped",
 }
