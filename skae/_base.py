@@ -17,6 +17,7 @@ from ._data import all_of, given_validation, of_folds, of_validation_rows, sampl
 from ._fitted import FittedNetwork, for_inference, unchanged_on_error
 from ._initialization import Initialization
 from ._mapped import indices
+from ._memory import check_memory
 from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
 from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacked
@@ -133,8 +134,11 @@ class BaseAutoEncoder(
             If X has the wrong shape, NaN, infinity or values that are too large or that the loss excludes, if weights,
             groups or X_val are not valid, if the device is not available, or if the loss is not finite at the
             initialization. The estimator stays as it was, as it does after an interrupt.
+        MemoryError
+            Before the fit begins, if it clearly needs more memory than there is, with what to change; where the
+            system tells how much there is, as Linux and CUDA do.
         torch.OutOfMemoryError
-            If the device has too little memory.
+            If the device runs out of memory all the same.
 
         Warns
         -----
@@ -152,6 +156,8 @@ class BaseAutoEncoder(
             if not continuing:
                 scaler.fit(sample.X, sample.weights)
                 scaler.expect(held_out)
+            n_beside, n_folds = 0 if held_out is None else held_out.X.shape[0], len(folds or [0])
+            check_memory(self, scaler, sample.X, n_beside, n_folds, seed, continuing)
             data = self._data(sample, folds, held_out, scaler, seed)
             network_seed = self._network_seed_ if continuing else seed
             attributes = partial(self._attributes, scaler, network_seed, valid.shape[0])

@@ -40,6 +40,7 @@ ROOMS = {
     "_parameters": {"_declaration", "_layers"},
     "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
     "_data": {"_mapped", "_rows", "_training"},
+    "_memory": {"_adam", "_mapped"},
 }
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search", "_progress"}
 ROOMS["_checkpoint"] = {"_base"}
@@ -57,6 +58,7 @@ TORCH_ONLY = {
     "_graphs",
     "_layers",
     "_losses",
+    "_memory",
     "_networks",
     "_perceptron",
     "_selection",
