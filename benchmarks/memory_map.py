@@ -63,6 +63,13 @@ def measure(path, in_memory, n_epochs):
     print(seconds, of_fit, peak[0] - before)
 
 
+def measured(path, where, n_epochs):
+    """Seconds of the fit and MB more in fit and in all, measured in a process of its own; where: "map" or "memory"."""
+    command = [sys.executable, __file__, "--epochs", str(n_epochs), "--measure", str(path), where]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return [float(number) for number in found]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4.0)
@@ -80,9 +87,7 @@ def main():
         path = Path(folder) / "rows.npy"
         write(path, n_rows)
         for where in ("map", "memory"):
-            command = [sys.executable, __file__, "--epochs", str(options.epochs), "--measure", str(path), where]
-            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            seconds, of_fit, of_all = map(float, found)
+            seconds, of_fit, of_all = measured(path, where, options.epochs)
             more = f"{of_all:.0f}" if where == "map" else "-"
             print(f"| {n_rows:,} | {where} | {seconds:.1f} | {of_fit:.0f} | {more} |", flush=True)
 

@@ -1,6 +1,7 @@
 """Principal axes: of complete rows, of sparse ones, and of what is observed of rows with missing cells."""
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -85,8 +86,8 @@ def principal_axes(
         _, singular, axes = torch.svd_lowrank(dense, q=n_axes + 10, niter=7, M=centre)
         squares, axes = singular.to(exact).double().square(), axes.T.to(exact).double()
     elif n_features <= n_rows:
-        squares, axes = _eigh(sum(part.T @ part for part in deviations))
-        squares, axes, total = squares.flip(0), axes.T.flip(0), float(squares.sum())
+        squares, axes = _by_covariance(deviations)
+        total = float(squares.sum())
     else:
         whole = torch.cat(list(deviations))
         squares, vectors = _eigh(whole @ whole.T)
@@ -96,17 +97,26 @@ def principal_axes(
 
 
 def _axes_of_a_map(x: MappedRows, rows: EveryRow) -> PrincipalAxes:
-    """Those of all its rows, by way of the covariance of the features."""
+    """Those of all its rows."""
     exact = x.device if x.device.type != "mps" else torch.device("cpu")
-    mean = sum(part.to(exact).double().sum(0) for part in x.in_order(rows)) / len(rows)
-    products = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=exact)
-    for window in x.in_order(rows):
-        for part in window.split(training_rows_at_once(x)):
-            deviations = part.to(exact).double() - mean
-            products += deviations.T @ deviations
-    squares, axes = _eigh(products)
-    squares, axes = squares.flip(0), axes.T.flip(0)
+
+    def parts() -> Iterator[Tensor]:
+        for window in x.in_order(rows):
+            for part in window.split(training_rows_at_once(x)):
+                yield part.to(exact).double()
+
+    mean = sum(part.sum(0) for part in parts()) / len(rows)
+    squares, axes = _by_covariance(part - mean for part in parts())
     return _significant(mean, axes, squares, float(squares.sum()), len(rows), len(rows), min(len(rows), x.shape[1]))
+
+
+def _by_covariance(deviations: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sums of squares along the principal axes, largest first, and the axes, from the products of the features."""
+    products: Tensor | None = None
+    for part in deviations:
+        products = part.T @ part if products is None else products.add_(part.T @ part)
+    squares, axes = _eigh(products)
+    return squares.flip(0), axes.T.flip(0)
 
 
 def _significant(
