@@ -1,15 +1,25 @@
 """Principal axes: of complete rows, of sparse ones, and of what is observed of rows with missing cells."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ._distributed import summed, total
 from ._mapped import EveryRow, MappedRows
 from ._rows import SparseRows, training_rows_at_once
 
-__all__ = ["EXACT_SIZE", "LEAST_NOISE", "PrincipalAxes", "observed_axes", "observed_posterior", "principal_axes"]
+__all__ = [
+    "EXACT_SIZE",
+    "LEAST_NOISE",
+    "PrincipalAxes",
+    "axes_by_covariance",
+    "observed_axes",
+    "observed_posterior",
+    "principal_axes",
+]
 
 # Up to this many rows or features, whichever are fewer, principal axes are exact; beyond, a randomized SVD finds them.
 EXACT_SIZE = 3000
@@ -59,7 +69,7 @@ def principal_axes(
     pieces so that x is never copied whole. Directions whose variance is rounding error are left out.
     """
     if isinstance(x, MappedRows):
-        return _axes_of_a_map(x, rows)
+        return axes_by_covariance(x, rows)
     exact = x.device if x.device.type != "mps" else torch.device("cpu")  # mps has no float64
     chosen = torch.arange(len(x), device=x.device) if rows is None else rows
     n_rows, n_features = len(chosen), x.shape[1]
@@ -95,18 +105,32 @@ def principal_axes(
     return _significant(mean, axes, squares, total, n_counted, n_rows, n_all)
 
 
-def _axes_of_a_map(x: MappedRows, rows: EveryRow) -> PrincipalAxes:
-    """Those of all its rows, by way of the covariance of the features."""
+@torch.no_grad()
+def axes_by_covariance(
+    x: Tensor | SparseRows | MappedRows, rows: Tensor | EveryRow | None = None, weights: Tensor | None = None
+) -> PrincipalAxes:
+    """Those of rows that are in memory piece by piece, or in several processes, by the covariance of the features."""
     exact = x.device if x.device.type != "mps" else torch.device("cpu")
-    mean = sum(part.to(exact).double().sum(0) for part in x.in_order(rows)) / len(rows)
+    rows = torch.arange(len(x), device=x.device) if rows is None else rows
+    counts = None if weights is None else weights[rows.cpu()]
+    n_rows = total(len(rows))
+    n_counted = n_rows if counts is None else float(summed(counts.sum()))
+
+    def windows() -> Iterator[tuple[Tensor, Tensor]]:
+        start, size = 0, training_rows_at_once(x)
+        for part in x.in_order(rows) if isinstance(x, MappedRows) else (x[part] for part in rows.split(size)):
+            start, here = start + len(part), slice(start, start + len(part))
+            yield part.to(exact).double(), part.new_ones(1, 1) if counts is None else counts[here, None].to(exact)
+
+    mean = summed(sum((weights * window).sum(0) for window, weights in windows())) / n_counted
     products = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=exact)
-    for window in x.in_order(rows):
-        for part in window.split(training_rows_at_once(x)):
-            deviations = part.to(exact).double() - mean
-            products += deviations.T @ deviations
-    squares, axes = _eigh(products)
+    for window, weights in windows():
+        deviations = weights.sqrt() * (window - mean)
+        for part in deviations.split(training_rows_at_once(x)):
+            products += part.T @ part
+    squares, axes = _eigh(summed(products))
     squares, axes = squares.flip(0), axes.T.flip(0)
-    return _significant(mean, axes, squares, float(squares.sum()), len(rows), len(rows), min(len(rows), x.shape[1]))
+    return _significant(mean, axes, squares, float(squares.sum()), n_counted, n_rows, min(n_rows, x.shape[1]))
 
 
 def _significant(

@@ -1,7 +1,14 @@
-"""On the engines people already run: Dask and Ray, by scikit-learn's conventions and their own."""
+"""On the engines people already run: Dask and Ray, by the conventions of scikit-learn and their own; the page on them."""
 
+import ast
+import os
+import re
+import subprocess
+import sys
 import warnings
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -17,6 +24,9 @@ from skae import VAE, AutoEncoder
 MODELS = [AutoEncoder(2, random_state=0), VAE(2, random_state=0)]
 GRID = {"autoencoder__n_components": [1, 2]}
 NO_Y = (None,)  # Dask-ML's word for y=None
+PAGE = Path(__file__).parents[1] / "docs" / "larger_data.md"
+FILES, *BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+SCRIPT = next(block for block in BLOCKS if block.startswith("# train.py"))
 
 
 @pytest.fixture
@@ -93,9 +103,9 @@ def workers_of(engine, processes=False):
     if engine == "dask":
         distributed = pytest.importorskip("distributed")
         cluster = dict(n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None)
-        with distributed.LocalCluster(**cluster) as cluster, distributed.Client(cluster):
-            with joblib.parallel_config(backend="dask"):
-                yield
+        backend = joblib.parallel_config
+        with distributed.LocalCluster(**cluster) as cluster, distributed.Client(cluster), backend(backend="dask"):
+            yield
         return
     ray = pytest.importorskip("ray", reason="needs Ray: pip install ray")
     from ray.util.joblib import register_ray
@@ -140,3 +150,35 @@ def test_a_search_in_processes_of_an_engine_has_the_results_of_one(blocks, engin
         with workers_of(engine, processes=True):
             found = search(blocks)
     assert_same_results(found, search(blocks))
+
+
+def packages(block):
+    """Names of the packages that a block of code imports."""
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from (name.partition(".")[0] for name in names)
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, marks=[pytest.mark.slow] * ("import ray" in block)) for block in BLOCKS]
+)
+def test_code_of_the_page_runs(block, tmp_path, monkeypatch):
+    absent = {package for package in packages(block) if find_spec(package) is None}
+    if absent:
+        pytest.skip(f"needs {', '.join(absent)}")
+    monkeypatch.chdir(tmp_path)
+    for part in (FILES, block):
+        exec(compile(part, PAGE.name, "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_script_of_the_page_runs_in_two_processes(tmp_path):
+    (tmp_path / "files.py").write_text(FILES)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    for command in (["files.py"], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]):
+        subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=True)
+    model, X = joblib.load(tmp_path / "model.joblib"), np.load(tmp_path / "rows.npy")
+    assert model.n_samples_ == len(X)
+    np.testing.assert_allclose(model.mean_, X.mean(axis=0, dtype=float), rtol=1e-6)
