@@ -7,10 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._distributed import summed, total
 from ._mapped import EveryRow, MappedRows
 from ._rows import SparseRows, training_rows_at_once
 
-__all__ = ["EXACT_SIZE", "LEAST_NOISE", "PrincipalAxes", "observed_axes", "observed_posterior", "principal_axes"]
+__all__ = [
+    "EXACT_SIZE",
+    "LEAST_NOISE",
+    "PrincipalAxes",
+    "axes_by_covariance",
+    "observed_axes",
+    "observed_posterior",
+    "principal_axes",
+]
 
 # Up to this many rows or features, whichever are fewer, principal axes are exact; beyond, a randomized SVD finds them.
 EXACT_SIZE = 3000
@@ -60,7 +69,7 @@ def principal_axes(
     pieces so that x is never copied whole. Directions whose variance is rounding error are left out.
     """
     if isinstance(x, MappedRows):
-        return _axes_of_a_map(x, rows)
+        return axes_by_covariance(x, rows)
     exact = x.device if x.device.type != "mps" else torch.device("cpu")  # mps has no float64
     chosen = torch.arange(len(x), device=x.device) if rows is None else rows
     n_rows, n_features = len(chosen), x.shape[1]
@@ -86,7 +95,7 @@ def principal_axes(
         _, singular, axes = torch.svd_lowrank(dense, q=n_axes + 10, niter=7, M=centre)
         squares, axes = singular.to(exact).double().square(), axes.T.to(exact).double()
     elif n_features <= n_rows:
-        squares, axes = _by_covariance(deviations)
+        squares, axes = _decomposed(_products(deviations))
         total = float(squares.sum())
     else:
         whole = torch.cat(list(deviations))
@@ -96,25 +105,43 @@ def principal_axes(
     return _significant(mean, axes, squares, total, n_counted, n_rows, n_all)
 
 
-def _axes_of_a_map(x: MappedRows, rows: EveryRow) -> PrincipalAxes:
-    """Those of all its rows."""
+@torch.no_grad()
+def axes_by_covariance(
+    x: Tensor | SparseRows | MappedRows, rows: Tensor | EveryRow | None = None, weights: Tensor | None = None
+) -> PrincipalAxes:
+    """Those of rows that are in memory piece by piece, or in several processes, by the covariance of the features."""
     exact = x.device if x.device.type != "mps" else torch.device("cpu")
+    rows = torch.arange(len(x), device=x.device) if rows is None else rows
+    counts = None if weights is None else weights[rows.cpu()]
+    n_rows = total(len(rows))
+    n_counted = n_rows if counts is None else float(summed(counts.sum()))
 
-    def parts() -> Iterator[Tensor]:
-        for window in x.in_order(rows):
-            for part in window.split(training_rows_at_once(x)):
-                yield part.to(exact).double()
+    def windows() -> Iterator[tuple[Tensor, Tensor]]:
+        start, size = 0, training_rows_at_once(x)
+        for part in x.in_order(rows) if isinstance(x, MappedRows) else (x[part] for part in rows.split(size)):
+            start, here = start + len(part), slice(start, start + len(part))
+            yield part.to(exact).double(), part.new_ones(1, 1) if counts is None else counts[here, None].to(exact)
 
-    mean = sum(part.sum(0) for part in parts()) / len(rows)
-    squares, axes = _by_covariance(part - mean for part in parts())
-    return _significant(mean, axes, squares, float(squares.sum()), len(rows), len(rows), min(len(rows), x.shape[1]))
+    mean = summed(sum((weights * window).sum(0) for window, weights in windows())) / n_counted
+    deviations = (
+        part
+        for window, weights in windows()
+        for part in (weights.sqrt() * (window - mean)).split(training_rows_at_once(x))
+    )
+    squares, axes = _decomposed(summed(_products(deviations)))
+    return _significant(mean, axes, squares, float(squares.sum()), n_counted, n_rows, min(n_rows, x.shape[1]))
 
 
-def _by_covariance(deviations: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Sums of squares along the principal axes, largest first, and the axes, from the products of the features."""
+def _products(deviations: Iterable[Tensor]) -> Tensor:
+    """The products of the features, summed over pieces of rows."""
     products: Tensor | None = None
     for part in deviations:
         products = part.T @ part if products is None else products.add_(part.T @ part)
+    return products
+
+
+def _decomposed(products: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of squares along the principal axes, largest first, and the axes."""
     squares, axes = _eigh(products)
     return squares.flip(0), axes.T.flip(0)
 

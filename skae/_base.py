@@ -13,14 +13,14 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
 from ._adam import adam
-from ._data import all_of, given_validation, of_folds, of_validation_rows, sample_and_folds
+from ._data import all_of, facts_of, given_validation, of_folds, of_validation_rows, sample_and_folds, size_of
+from ._distributed import agreement, alone, of_first, one_fit, several, share, total
 from ._fitted import FittedNetwork, for_inference, unchanged_on_error
 from ._initialization import Initialization
-from ._mapped import indices
 from ._memory import check_memory
 from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
-from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacked
+from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
 from ._selection import LEAST_ROWS, select_and_train
@@ -103,6 +103,9 @@ class BaseAutoEncoder(
     def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None, sample_weight_val=None):
         """Fit the network to X.
 
+        If `torch.distributed` has a process group, all its processes call `fit` together, each with rows of its own as
+        X, as sample_weight and as X_val: the fit is one of all rows, and all processes end with the same.
+
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -139,28 +142,34 @@ class BaseAutoEncoder(
             system tells how much there is, as Linux and CUDA do.
         torch.OutOfMemoryError
             If the device runs out of memory all the same.
+        RuntimeError
+            If another process of a group failed or ended.
 
         Warns
         -----
         ConvergenceWarning
             If the loss became infinite or NaN; the best weights before that are kept.
         """
-        with unchanged_on_error(self), memory_errors_explained(), ordinary_modes():
+        with one_fit(self), unchanged_on_error(self), memory_errors_explained(), ordinary_modes():
             continuing = self.warm_start and hasattr(self, "module_")
-            weights = checked_weights(sample_weight, X)
-            scaler, valid = self._check(X, continuing)
-            held_out = given_validation(self, scaler, X_val, sample_weight_val)
-            groups, seed = checked_groups(groups, valid), self._seed()
-            splits = self._splits(X, y, groups) if held_out is None else None
-            sample, folds = sample_and_folds(valid, weights, groups, splits, seed)
+            with agreement() as facts:
+                weights = checked_weights(sample_weight, X)
+                scaler, valid = self._check(X, continuing)
+                held_out = given_validation(self, scaler, X_val, sample_weight_val)
+                groups, seed = checked_groups(groups, valid), self._seed()
+                splits = self._splits(X, y, groups) if held_out is None else None
+                sample, folds = sample_and_folds(valid, weights, groups, splits, seed)
+                facts |= facts_of(self, scaler, sample, held_out, groups, splits)
+            seed = of_first(seed)
             if not continuing:
                 scaler.fit(sample.X, sample.weights)
                 scaler.expect(held_out)
             n_beside, n_folds = 0 if held_out is None else held_out.X.shape[0], len(folds or [0])
-            check_memory(self, scaler, sample.X, n_beside, n_folds, seed, continuing)
+            with agreement():
+                check_memory(self, scaler, sample.X, n_beside, n_folds, seed, continuing)
             data = self._data(sample, folds, held_out, scaler, seed)
             network_seed = self._network_seed_ if continuing else seed
-            attributes = partial(self._attributes, scaler, network_seed, valid.shape[0])
+            attributes = partial(self._attributes, scaler, network_seed, total(valid.shape[0]))
             initial = self._initial_networks(scaler, data, seed, continuing)
             with folds_together(len(data.folds)):
                 network, results = self._train(*initial, data, seed, (X, y, sample_weight), attributes)
@@ -204,6 +213,7 @@ class BaseAutoEncoder(
             If the rows are ten times as large as those that set mean and scale, or a tenth.
         """
         with unchanged_on_error(self), memory_errors_explained(), ordinary_modes():
+            alone("partial_fit")
             continuing, n_passes = hasattr(self, "module_"), getattr(self, "_n_passes_", 0)
             weights = checked_weights(sample_weight, X)
             scaler, valid = self._check(X, continuing)
@@ -250,13 +260,7 @@ class BaseAutoEncoder(
         """Warn if rows are of another order of magnitude than those that set mean and scale."""
         if scaler.probabilities or len(data.rows) < LEAST_ROWS:
             return
-        n_columns = len(scaler.mean_)
-        parts = indices(data.rows).split(rows_at_once(n_columns))
-        squares, n_cells = 0.0, 0
-        for part in parts:
-            values = data.x[part][:, :n_columns].cpu().double()
-            squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
-        size = math.sqrt(squares / max(n_cells, 1))
+        size = size_of(data, len(scaler.mean_))
         if not 0.1 < size < 10:
             warnings.warn(
                 f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
@@ -282,8 +286,9 @@ class BaseAutoEncoder(
         """The rows as tensors, and which of them train and validate."""
         if folds is not None:
             return of_folds(sample, folds, scaler, self._device())
-        n_rows = sample.X.shape[0]
-        n_validation, refit = self._n_validation_rows(n_rows), self._refits(n_rows)
+        n_here, n_rows = sample.X.shape[0], total(sample.X.shape[0])
+        n_validation = min(math.ceil(self._n_validation_rows(n_rows) * n_here / n_rows), n_here - 1)
+        refit = self._refits(n_rows) and not several()
         return of_validation_rows(sample, held_out, n_validation, scaler, self._device(), seed, refit)
 
     def _initial_networks(self, scaler, data, seed, continuing):
@@ -292,7 +297,7 @@ class BaseAutoEncoder(
         The first of several is the fallback.
         """
         if continuing:
-            return lambda init, rows: _for_training(self.module_, data.x.device), ("present",)
+            return lambda init, rows: share(_for_training(self.module_, data.x.device)), ("present",)
         initialization = self._initialization(scaler, data, seed)
         # a linear network at PCA is at its optimum
         compete = bool(self._hidden_layer_sizes()) and not getattr(initialization.random, "starts_once", False)
@@ -304,7 +309,7 @@ class BaseAutoEncoder(
 
     def _train(self, network_for, inits, data, seed, given, attributes):
         """Train, with a task of scikit-learn's callbacks for each epoch of each network; the one to keep, results."""
-        (X, y, sample_weight), n_epochs = given, self._max_epochs(len(data.rows))
+        (X, y, sample_weight), n_epochs = given, self._max_epochs(total(len(data.rows)))
         options = dict(estimator=self, X=X, y=X if y is None else y)  # scorers of callbacks refuse y=None
         if sample_weight is not None:
             options["metadata"] = {"sample_weight": sample_weight}
@@ -334,7 +339,7 @@ class BaseAutoEncoder(
         )
         results = self._results(run, data.validates)
         context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(network), **options)
-        return network, results
+        return share(network), results
 
     def _pass(self, network, data, seed, optimizer_state):
         """One pass over the rows; its loss, and the states of the optimizers, with which the next pass continues."""

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseAutoEncoder
 from ._declaration import parameter
+from ._distributed import moments, several, total
 from ._fitted import checked_draws
 from ._imputation import Imputes, standard_normal_draws
 from ._losses import (
@@ -151,12 +152,16 @@ class BaseVAE(Imputes, BaseAutoEncoder):
 
     def _after_fit(self, X, sample_weight):
         X = some_rows(X)
-        n_rows = X.shape[0]
+        n_rows = total(X.shape[0])
         if n_rows < ROWS_TO_JUDGE and hasattr(self, "active_units_") and len(self.active_units_) == self.n_components_:
             return
         codes = self._map(X, self._encode, self.n_components_)
         mean = np.average(codes, axis=0, weights=sample_weight)
         variances = np.average(np.square(codes - mean), axis=0, weights=sample_weight)
+        if several():
+            count = len(codes) if sample_weight is None else sample_weight.sum()
+            _, squares, n_counted = moments(torch.from_numpy(mean), torch.from_numpy(variances * count), count)
+            variances = squares.numpy() / n_counted
         self.active_units_ = variances > LEAST_VARIANCE
         if not self.active_units_.any() and n_rows >= ROWS_TO_JUDGE and _varies(X):
             warnings.warn(

@@ -42,6 +42,7 @@ class ConditionalScaler(Scaler):
         "_given_",
     )
     takes_tables = False  # it has a scaler for either part, which may be one for tables
+    learns_sums = False
 
     def __init__(self, condition_features, probabilities):
         super().__init__(probabilities)

@@ -1,16 +1,29 @@
 """What trains and what validates: from X, weights, groups and rows of the caller's own to a `Data` of indices."""
 
+import math
 import numbers
 
 import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold, KFold
 
-from ._mapped import EveryRow, MappedRows, is_mapped, rows_to_hold_out, some_rows
-from ._rows import Sample, checked_weights, distinct, stacked
-from ._training import Data, Fold, split
+from ._distributed import alone, several
+from ._mapped import EveryRow, MappedRows, any_missing, indices, is_mapped, rows_to_hold_out, some_rows
+from ._rows import Sample, checked_weights, distinct, rows_at_once, stacked
+from ._training import Data, Fold, split, trains_together
 
-__all__ = ["all_of", "given_validation", "of_folds", "of_validation_rows", "sample_and_folds"]
+__all__ = [
+    "all_of",
+    "facts_of",
+    "given_validation",
+    "of_folds",
+    "of_validation_rows",
+    "size_of",
+    "sample_and_folds",
+]
+
+# Parameters that processes that fit together need not have in common.
+APART = ("device", "random_state")
 
 
 def _tensor(array):
@@ -23,6 +36,9 @@ def sample_and_folds(X, weights, groups, splits, seed):
     None without splits. Folds are of whole groups and in random order. Equal rows count as one where they are on the
     same sides of all splits. Rows of a memory map are taken as they come.
     """
+    if several():
+        kept = slice(None) if weights is None else np.flatnonzero(weights)
+        return Sample(X, None) if weights is None else Sample(X[kept], weights[kept]), None
     if is_mapped(X):
         if weights is not None or groups is not None or splits is not None:
             raise ValueError(
@@ -103,6 +119,43 @@ def of_folds(sample, folds, scaler, device):
     data = all_of(sample, scaler, device)
     folds = tuple(Fold(*(torch.from_numpy(part).to(device) for part in fold)) for fold in folds)
     return data._replace(folds=folds, refit=True)
+
+
+def size_of(data, n_columns):
+    """Of the first columns that the network sees of rows, without missing cells."""
+    squares, n_cells = 0.0, 0
+    for part in indices(data.rows).split(rows_at_once(n_columns)):
+        values = data.x[part][:, :n_columns].cpu().double()
+        squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
+    return math.sqrt(squares / max(n_cells, 1))
+
+
+def facts_of(estimator, scaler, sample, held_out, groups, splits):
+    """What must be the same in all processes that fit together; ValueError for what they cannot do."""
+    if not several():
+        return {}
+    given = {
+        "A search or a fit with cv": splits is not None or trains_together.get() is not None,
+        "A fit with groups": groups is not None,
+        "A fit to categories, or with a condition": not scaler.learns_sums,
+        "A fit to missing cells": any(part is not None and any_missing(part.X) for part in (sample, held_out)),
+    }
+    for what in (what for what, present in given.items() if present):
+        alone(what)
+    if sample.X.shape[0] < 2:
+        raise ValueError(
+            "A process of the group has fewer than two rows whose weight is not zero. Use fewer processes."
+        )
+    simple = bool, int, float, str, tuple, type(None), np.integer, np.floating
+    parameters = estimator.get_params(deep=False).items()
+    return {"the class": type(estimator).__name__} | {
+        **{name: value for name, value in parameters if isinstance(value, simple) and name not in APART},
+        "the number of features": sample.X.shape[1],
+        "the names of features": getattr(estimator, "feature_names_in_", np.empty(0)).tolist(),
+        "whether there is a sample_weight": sample.weights is not None,
+        "whether there is an X_val": held_out is not None,
+        "the fit to continue": (getattr(scaler, "scale_", None), getattr(estimator, "n_samples_", None)),
+    }
 
 
 def _check_groups(groups):

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._axes import EXACT_SIZE, PrincipalAxes, principal_axes
-from ._mapped import EveryRow, MappedRows, indices
+from ._axes import EXACT_SIZE, PrincipalAxes, axes_by_covariance, principal_axes
+from ._distributed import gathered, several, share, total
+from ._mapped import MOST_NUMBERS, MOST_ROWS, EveryRow, MappedRows, indices
 from ._rows import SparseRows, representative
 from ._training import Data, reproducible
 
@@ -41,7 +42,7 @@ class Initialization:
             )
         self.fills = getattr(self.random, "fills", False)
         if by_share or self.from_pca or self.fills:
-            n_axes = min(len(data.rows), data.x.shape[1]) if by_share else int(n_components)
+            n_axes = min(total(len(data.rows)), data.x.shape[1]) if by_share else int(n_components)
             with reproducible(seed, data.x.device):
                 axes = self._axes(n_axes, _in_order(data))
         if by_share:
@@ -61,7 +62,7 @@ class Initialization:
             if self.fills:
                 network.fill_by(axes)
             self._initialize(network, self.rows if whole else rows, axes if from_pca else None)
-        return network
+        return share(network)
 
     def _axes_of(self, rows: Tensor) -> PrincipalAxes:
         """The axes of some rows, which each initialization of them may ask for."""
@@ -71,23 +72,32 @@ class Initialization:
 
     def _initialize(self, network: nn.Module, rows: Tensor, axes: PrincipalAxes | None) -> None:
         if hasattr(network, "initialize"):
-            x = self.x
-            if isinstance(x, MappedRows):
-                x, rows = self._some(rows)
-            elif self.weights is not None:
-                rows = representative(rows, self.weights[rows.cpu()])
+            x, weights = self.x, self.weights
+            if isinstance(x, MappedRows) or several():
+                x, rows, weights = self._some(rows)
+            if weights is not None:
+                rows = representative(rows, weights[rows.cpu()])
             network.initialize(x, rows, axes)
 
     def _axes(self, n_axes: int, rows: Tensor | None) -> PrincipalAxes:
-        axes_of, x = getattr(self.random, "principal_axes", principal_axes), self.x
-        if isinstance(x, MappedRows) and not (x.shape[1] <= EXACT_SIZE and _is_pca(self.random)):
-            x, rows = self._some(rows)
-        return axes_of(x, n_axes, rows, self.weights)
+        axes_of, x, weights = getattr(self.random, "principal_axes", principal_axes), self.x, self.weights
+        by_covariance = x.shape[1] <= EXACT_SIZE and _is_pca(self.random)
+        if several() and by_covariance:
+            return axes_by_covariance(x, rows, weights)
+        if several() or (isinstance(x, MappedRows) and not by_covariance):
+            x, rows, weights = self._some(rows)
+        return axes_of(x, n_axes, rows, weights)
 
-    def _some(self, rows: EveryRow) -> tuple[Tensor, Tensor]:
-        """Rows of a memory map for whatever takes a tensor, and their indices."""
-        x = self.x[indices(rows)]
-        return x, torch.arange(len(x), device=x.device)
+    def _some(self, rows: Tensor | EveryRow | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rows for whatever takes a tensor of few, their indices and weights: of a memory map, or of all processes."""
+        places = torch.arange(len(self.x), device=self.x.device) if rows is None else indices(rows)
+        if several():
+            n_all, most = total(len(places)), min(MOST_ROWS, MOST_NUMBERS // self.x.shape[1])
+            n_here = min(len(places), max(1, most * len(places) // n_all))
+            places = places[torch.linspace(0, len(places) - 1, n_here).long().to(places.device)]
+        x = gathered(self.x[places])
+        weights = None if self.weights is None else gathered(self.weights[places.cpu()])
+        return x, torch.arange(len(x), device=x.device), weights
 
 
 def _in_order(data: Data) -> Tensor | EveryRow | None:

@@ -15,6 +15,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
 from ._axes import LEAST_NOISE
+from ._distributed import moments, several
 from ._layers import Columns
 from ._mapped import any_missing, is_mapped, pieces
 from ._rows import ROWS_AT_ONCE, SparseRows, TableRows
@@ -38,6 +39,8 @@ class Scaler:
     # whether cells of the fit were missing; its columns and library, if it was a table with categories
     _missing_, _columns_, _container_ = False, None, None
     takes_tables = True
+    # whether all that it learns are sums over rows, which processes that fit together can add up
+    learns_sums = True
 
     def __init__(self, probabilities=False):
         self.probabilities = probabilities
@@ -108,7 +111,7 @@ class Scaler:
             self.mean_, self.scale_ = np.zeros(X.shape[1]), 1.0
             return self
         with np.errstate(over="ignore", invalid="ignore"):
-            self.mean_, squares, n_cells = _moments(X, weights)
+            self.mean_, squares, n_cells = _of_all(*_moments(X, weights))
         if not np.isfinite(squares):
             raise ValueError(
                 "X has values too large: their squares are infinite in float64. Standardize X, for example with "
@@ -216,6 +219,15 @@ def _moments(X, weights):
         return _observed_moments(X, np.ones(len(X)) if weights is None else weights)
     n_rows = X.shape[0] if weights is None else weights.sum()
     return *_complete_moments(X, weights), n_rows * X.shape[1]
+
+
+def _of_all(mean, squares, n_cells):
+    """The same of the rows of all processes that fit together."""
+    if not several():
+        return mean, squares, n_cells
+    given = torch.from_numpy(mean), torch.tensor(squares, dtype=torch.float64), n_cells / len(mean)
+    mean, squares, n_rows = moments(*given)
+    return mean.numpy(), float(squares), n_rows * len(mean)
 
 
 def _moments_by_pieces(X):

@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from ._distributed import gathered
 from ._mapped import indices
 from ._progress import Progress
 from ._saving import load_state, state
@@ -293,9 +294,10 @@ def _validation_losses(run: Run, data: Data, schedule: Schedule, n_threads: int)
 
 def _weighted(losses: Tensor, data: Data, rows: Tensor) -> Tensor:
     """Losses times the weights of their rows, divided by the mean of these: the mean of all is the weighted mean."""
+    losses = gathered(losses)
     if data.weights is None:
         return losses
-    weights = data.weights[rows.cpu()]
+    weights = gathered(data.weights[rows.cpu()])
     return losses * (weights / weights.mean())
 
 

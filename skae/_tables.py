@@ -30,6 +30,8 @@ class TableScaler(Scaler):
 
     attributes = (*Scaler.attributes, "_is_category_", "_deviations_", "_least_noise_", "_weighs_")
 
+    learns_sums = False
+
     def __init__(self, member, is_category=None, weighs=True):
         super().__init__()
         self.member, self._is_category_, self._weighs_ = member, is_category, weighs

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._adam import Adam
+from ._distributed import epoch_of_all, own_seed, several, total
 from ._graphs import DEVICES, replayed
 from ._mapped import EveryRow, MappedRows, indices
 from ._rows import SparseRows, in_proportion, training_rows_at_once
@@ -155,7 +156,7 @@ def epoch(
     module.train()
     total = torch.zeros((), device=x.device)
     n_done = 0
-    for batch in x.batches(rows, batch_size) if isinstance(x, MappedRows) else _batches(x, rows, batch_size, weights):
+    for batch in _batches(x, rows, batch_size, weights):
         rate, n_done = learning_rate(n_done / len(rows)), n_done + len(batch)
         for place, (loss, optimizer) in enumerate(pairs):
             for group in optimizer.param_groups:
@@ -170,8 +171,11 @@ def epoch(
 
 
 def _batches(
-    x: Tensor | SparseRows, rows: Tensor, batch_size: int, weights: Tensor | None
-) -> Iterator[Tensor | SparseRows]:
+    x: Tensor | SparseRows | MappedRows, rows: Tensor | EveryRow, batch_size: int, weights: Tensor | None
+) -> Iterator[Tensor]:
+    if isinstance(x, MappedRows):
+        yield from x.batches(rows, batch_size)
+        return
     for part in random_order(rows, weights).split(batch_size):
         yield x[part]
 
@@ -264,7 +268,7 @@ def evaluate(
     """
     module.eval()
     parts = indices(rows).split(training_rows_at_once(x))
-    with seeded(seed, x.device):
+    with seeded(own_seed(seed), x.device):
         losses = [loss(module, x[part]) for part in parts]
     if losses[0].shape != parts[0].shape:
         raise ValueError(
@@ -315,6 +319,8 @@ def losses_of(results: list[float | Exception]) -> list[float]:
 def train_alone(request: Epoch) -> float:
     """Train a network for one epoch; its mean loss."""
     network, pairs, data, rows, schedule, done, n_threads = request
+    if several():
+        return _train_with_others(request)
     seed, batch_size, rate = request.seed, request.batch_size, schedule.rate(done)
     with reproducible(seed, data.x.device, n_threads):
         if data.x.device.type in DEVICES and isinstance(data.x, Tensor) and data.weights is None:
@@ -323,6 +329,17 @@ def train_alone(request: Epoch) -> float:
             if loss is not None:
                 return loss
         return epoch(pairs, network, data.x, rows, batch_size, rate, data.weights)
+
+
+def _train_with_others(request: Epoch) -> float:
+    """The same in one of several processes: as many steps in each, over equal shares of its rows."""
+    network, pairs, data, rows, schedule, done, n_threads = request
+    n_rows = total(len(rows))
+    n_steps = math.ceil(n_rows / schedule.batch_size(n_rows))
+    weight = 1.0 if data.weights is None else float(data.weights[rows.cpu()].mean())
+    with reproducible(own_seed(request.seed), data.x.device, n_threads):
+        batches = _batches(data.x, rows, math.ceil(len(rows) / n_steps), data.weights)
+        return epoch_of_all(pairs, network, batches, n_steps, schedule.rate(done), weight)
 
 
 def train_pass(

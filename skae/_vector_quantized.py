@@ -17,6 +17,7 @@ from torch import nn
 
 from ._base import BaseAutoEncoder
 from ._declaration import parameter
+from ._distributed import several, summed, total
 from ._fitted import checked_draws
 from ._losses import squared_error
 from ._networks import AutoEncoderModule
@@ -156,7 +157,10 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
             sparse.csr_array((weights, (before, after)), shape=(n_codes, n_codes))
             for before, after in pairwise(codes.T)
         ]
-        if self.n_samples_ > len(codes):  # rows of earlier calls of partial_fit count on
+        if several():
+            counts = summed(torch.from_numpy(counts)).numpy()
+            followers = [sparse.csr_array(summed(torch.from_numpy(pairs.toarray())).numpy()) for pairs in followers]
+        if self.n_samples_ > total(len(codes)):  # rows of earlier calls of partial_fit count on
             counts = counts + self._code_counts_
             followers = [new + old for new, old in zip(followers, self.code_followers_, strict=True)]
         parts = [pairs.tocoo() for pairs in followers]  # a pickle has arrays only
@@ -276,9 +280,8 @@ class ScalerWithCodes(Scaler):
         self.n_codes = n_codes
 
     def fit(self, X, weights=None):
-        self.n_codes_ = (
-            max(1, min(MOST_CODES, X.shape[0] // ROWS_OF_A_CODE)) if self.n_codes == "auto" else self.n_codes
-        )
+        n_rows = total(X.shape[0])
+        self.n_codes_ = max(1, min(MOST_CODES, n_rows // ROWS_OF_A_CODE)) if self.n_codes == "auto" else self.n_codes
         return super().fit(X, weights)
 
     def network_options(self):

@@ -16,30 +16,31 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # What each room may import of the others; members, in files of their own, import rooms and no other member.
 ROOMS = {
+    "_distributed": set(),
     "_rows": set(),
     "_mapped": set(),
     "_columns": set(),
     "_losses": {"_rows"},
     "_adam": set(),
-    "_axes": {"_mapped", "_rows"},
+    "_axes": {"_distributed", "_mapped", "_rows"},
     "_layers": {"_axes", "_rows"},
     "_networks": {"_axes", "_layers", "_losses", "_rows"},
     "_graphs": {"_adam"},
-    "_training": {"_adam", "_graphs", "_mapped", "_rows"},
+    "_training": {"_adam", "_distributed", "_graphs", "_mapped", "_rows"},
     "_progress": {"_mapped", "_rows", "_saving", "_training"},
-    "_selection": {"_mapped", "_progress", "_saving", "_training"},
+    "_selection": {"_distributed", "_mapped", "_progress", "_saving", "_training"},
     "_vmapped": set(),
     "_stack": {"_adam", "_training", "_vmapped"},
     "_together": {"_stack", "_training"},
     "_search": {"_together"},
     "_declaration": set(),
     "_saving": set(),
-    "_scaling": {"_axes", "_layers", "_mapped", "_rows"},
+    "_scaling": {"_axes", "_distributed", "_layers", "_mapped", "_rows"},
     "_tables": {"_axes", "_columns", "_layers", "_mapped", "_rows", "_scaling"},
-    "_initialization": {"_axes", "_mapped", "_rows", "_training"},
+    "_initialization": {"_axes", "_distributed", "_mapped", "_rows", "_training"},
     "_parameters": {"_declaration", "_layers"},
     "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
-    "_data": {"_mapped", "_rows", "_training"},
+    "_data": {"_distributed", "_mapped", "_rows", "_training"},
     "_memory": {"_adam", "_mapped"},
 }
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search", "_progress"}
@@ -48,13 +49,14 @@ ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}
 ROOMS["_base_vae"] |= {"_scaling"}
-ROOMS["_base_vae"] |= {"_mapped"}
+ROOMS["_base_vae"] |= {"_distributed", "_mapped"}
 ROOMS["_condition"] = {"_columns", "_mapped", "_rows", "_scaling", "_tables"}
 ROOMS["_memory_map"] = {"_columns"}
 ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_tables", "_variational"}
 TORCH_ONLY = {
     "_adam",
     "_axes",
+    "_distributed",
     "_graphs",
     "_layers",
     "_losses",

@@ -1,0 +1,337 @@
+"""Several processes that fit together: this file is run by two of them, which leave what they found for the tests."""
+
+import datetime
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.decomposition import PCA
+from torch import distributed
+
+import skae
+from skae import VAE, VQVAE, AutoEncoder, BatchedGridSearchCV, ConditionalVAE, _mapped, _training
+
+QUICK = dict(max_iter=2, random_state=0)
+MEMBERS = [
+    each
+    for each in (getattr(skae, name) for name in skae.__all__)
+    if isinstance(each, type) and issubclass(each, skae.BaseAutoEncoder) and not inspect.isabstract(each)
+]
+N_ROWS, BATCH, TIMEOUT = 1280, 128, 60
+FAILED = "The fit of process 1 of the group failed before training: see its error."
+
+
+def rows():
+    rng = np.random.RandomState(0)
+    curved = np.tanh(rng.standard_normal((N_ROWS, 3))) @ rng.standard_normal((3, 12))
+    return (curved + 0.1 * rng.standard_normal((N_ROWS, 12))) * [*range(1, 13)] + 5
+
+
+def uneven(X, rank):
+    """1260 rows, and 20: fewer than there are steps."""
+    return X[:1260] if rank == 0 else X[1260:]
+
+
+def interleaved(X, rank):
+    """Of every batch one half."""
+    return X.reshape(-1, 2, BATCH // 2, X.shape[1])[:, rank].reshape(-1, X.shape[1])
+
+
+def learned(model):
+    """What has to be the same in all processes."""
+    names = "mean_ scale_ n_samples_ n_iter_ best_iter_ best_loss_ loss_curve_ validation_curve_ n_components_ n_codes_"
+    names += " active_units_ code_frequencies_"
+    found = {name: getattr(model, name) for name in names.split() if hasattr(model, name)}
+    return found | {name: value.numpy() for name, value in model.module_.state_dict().items()}
+
+
+# What the two processes do: functions of their number that return what is to be looked at.
+
+
+def full_batches(rank=None):
+    """50 steps over 128 rows."""
+    X = rows()[:BATCH]
+    model = AutoEncoder(3, init="random", early_stopping=False, max_iter=50, batch_size=BATCH, random_state=0)
+    return learned(model.fit(X if rank is None else X[BATCH // 2 * rank :][: BATCH // 2]))
+
+
+def batches_in_order(rank=None):
+    """5 epochs of 10 steps over the same batches, and rows that validate."""
+    X, before = rows(), _training.random_order
+    X_val = X[::7] + 0.1
+    _training.random_order = lambda rows, weights=None: rows.sort().values
+    try:
+        model = AutoEncoder(3, init="random", max_iter=5, batch_size=BATCH, alpha=0.01, random_state=0)
+        if rank is not None:
+            X, X_val = interleaved(X, rank), (X_val[:50] if rank == 0 else X_val[50:])
+        return learned(model.fit(X, X_val=X_val))
+    finally:
+        _training.random_order = before
+
+
+def linear(rank=None):
+    X = rows()
+    model = AutoEncoder(3, hidden_layer_sizes=(), max_iter=3, random_state=0)
+    return learned(model) | {"Z": model.transform(X)} if model.fit(X if rank is None else uneven(X, rank)) else None
+
+
+def every_member(rank):
+    return {member.__name__: learned(member(3, batch_size=64, **QUICK).fit(uneven(rows(), rank))) for member in MEMBERS}
+
+
+def vae_and_vqvae(rank):
+    X = uneven(rows(), rank)
+    vae, vqvae = VAE(3, **QUICK).fit(X), VQVAE(3, n_codes=4, **QUICK).fit(X)
+    found = {"VAE": learned(vae), "VQVAE": learned(vqvae), "counts": vqvae._code_counts_.sum()}
+    return found | {"labels": [1260, 20] if len(vqvae.labels_) == len(X) else None}
+
+
+def other_kinds_of_rows(rank):
+    X, rng = uneven(rows(), rank), np.random.RandomState(rank)
+    weights, found = rng.randint(0, 3, len(X)), {}
+    found["weights"] = AutoEncoder(3, **QUICK).fit(X, sample_weight=weights), weights
+    found["vae"] = VAE(3, **QUICK).fit(X, sample_weight=weights), weights
+    found["sparse"] = AutoEncoder(3, **QUICK).fit(sparse.csr_array(X)), None
+    found["share"] = AutoEncoder(0.9, **QUICK).fit(X), None
+    found["no seed"] = AutoEncoder(3, max_iter=2).fit(X), None
+    found["again"] = AutoEncoder(3, warm_start=True, **QUICK).fit(X).fit(X), None
+    found["bernoulli"] = VAE(3, likelihood="bernoulli", **QUICK).fit(1 / (1 + np.exp(-X / 5))), None
+    before, _mapped.LEAST_BYTES = _mapped.LEAST_BYTES, 0
+    np.save(f"rows{rank}.npy", X)
+    found["map"] = AutoEncoder(3, **QUICK).fit(np.load(f"rows{rank}.npy", mmap_mode="r")), None
+    _mapped.LEAST_BYTES = before
+    return {name: (learned(model), weights) for name, (model, weights) in found.items()}
+
+
+def callbacks(rank):
+    monitor = Recorder()
+    model = AutoEncoder(3, **QUICK).set_callbacks(monitor).fit(uneven(rows(), rank))
+    return monitor.n_told, model._skl_callbacks == [monitor]
+
+
+class Recorder:
+    n_told = 0
+
+    def setup(self, estimator, context):
+        self.n_told += 1
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        self.n_told += 1
+
+    def on_fit_task_end(self, estimator, context):
+        self.n_told += 1
+
+
+def refused(rank):
+    X = uneven(rows(), rank)
+    holes, infinite = X.copy(), X.copy()
+    holes[0, 0], infinite[0, 0] = np.nan, np.inf if rank else 0.0
+    labelled = np.column_stack([X, np.arange(len(X)) % 2])
+    attempts = {
+        "partial_fit": lambda: AutoEncoder(3).partial_fit(X),
+        "cv": lambda: AutoEncoder(3, cv=2).fit(X),
+        "groups": lambda: AutoEncoder(3).fit(X, groups=np.arange(len(X))),
+        "holes": lambda: AutoEncoder(3).fit(holes if rank else X),
+        "categories": lambda: AutoEncoder(3, categorical_features=[12]).fit(labelled),
+        "condition": lambda: ConditionalVAE(3, condition_features=[12]).fit(labelled),
+        "search": lambda: BatchedGridSearchCV(AutoEncoder(), {"alpha": [0.1, 1.0]}, cv=2).fit(X),
+        "parameter": lambda: AutoEncoder(2 + rank).fit(X),
+        "features": lambda: AutoEncoder(2).fit(X[:, rank:]),
+        "weights of one": lambda: AutoEncoder(2).fit(X, sample_weight=np.ones(len(X)) if rank else None),
+        "one row": lambda: AutoEncoder(2).fit(X[:1] if rank else X),
+        "infinite": lambda: AutoEncoder(3).fit(infinite),
+    }
+    found = {}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except Exception as error:
+            found[name] = type(error).__name__, str(error)
+    model = AutoEncoder(3, **QUICK).fit(X)
+    before = learned(model)
+    try:
+        model.fit(infinite)
+    except Exception:
+        found["unchanged"] = same(learned(model), before)
+    return found
+
+
+def same(a, b):
+    return pickle.dumps(a) == pickle.dumps(b)
+
+
+def killed(rank):
+    """The second process dies while it trains."""
+
+    class Mortal(AutoEncoder):
+        def _loss(self, module, x):
+            if self.alive is not None:
+                self.alive -= 1
+                if self.alive == 0 and rank == 1:
+                    os._exit(0)
+            return super()._loss(module, x)
+
+    model, X = Mortal(3, **QUICK), uneven(rows(), rank)
+    model.alive = None
+    before = learned(model.fit(X))
+    model.alive, begun = 12, time.perf_counter()
+    try:
+        model.fit(X)
+    except RuntimeError as error:
+        return str(error), time.perf_counter() - begun, same(learned(model), before)
+
+
+QUICKLY = [full_batches, batches_in_order, linear, vae_and_vqvae, callbacks, refused, killed]
+SLOWLY = [every_member, other_kinds_of_rows]
+
+
+def main(rank, scenarios):
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    store, timeout = Path("store").absolute(), datetime.timedelta(seconds=TIMEOUT)
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timeout)
+    for name in scenarios:
+        Path(f"{name}{rank}.pickle").write_bytes(pickle.dumps(globals()[name](rank)))
+
+
+def run(folder, scenarios):
+    """Two processes; what each scenario gave in either, None where it ended."""
+    command, names = [sys.executable, __file__], [scenario.__name__ for scenario in scenarios]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen([*command, str(rank), *names], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=500)[1] for process in processes]
+    assert not any(process.returncode for process in processes), "\n".join(errors)
+    paths = {name: [folder / f"{name}{rank}.pickle" for rank in range(2)] for name in names}
+    return {
+        name: [pickle.loads(path.read_bytes()) if path.exists() else None for path in pair]
+        for name, pair in paths.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("quick"), QUICKLY)
+
+
+@pytest.fixture(scope="module")
+def found_slowly(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("slow"), SLOWLY)
+
+
+def assert_same(found, expected, tolerance=0.0):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        value = np.asarray(0.0 if value is None else value, dtype=float)
+        got = np.asarray(0.0 if found[name] is None else found[name], dtype=float)
+        np.testing.assert_allclose(got, value, rtol=0, atol=tolerance * max(1, np.abs(value).max()), err_msg=name)
+
+
+def test_two_processes_learn_what_one_does_with_all_rows(found):
+    for scenario in (full_batches, batches_in_order):
+        first, second = found[scenario.__name__]
+        assert_same(first, second)
+        assert first["n_iter_"] * (1 if scenario is full_batches else 10) == 50
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        assert_same(first, scenario(), 1e-6)
+        torch.set_num_threads(threads)
+
+
+def test_the_fallback_is_pca_of_the_rows_of_all(found):
+    first, second = found["linear"]
+    assert_same(first, second)
+    assert (first["n_samples_"], first["best_iter_"]) == (N_ROWS, 0)
+    Z = PCA(3).fit_transform(rows())
+    np.testing.assert_allclose(np.abs(first["Z"]), np.abs(Z), atol=1e-4)
+    np.testing.assert_allclose(first["mean_"], rows().mean(axis=0), rtol=1e-12)
+    assert first["scale_"] == pytest.approx(np.sqrt(rows().var(axis=0).mean()), rel=1e-12)
+
+
+def test_vae_and_vqvae_know_the_rows_of_all(found):
+    for name, (first, second) in {n: [f[n] for f in found["vae_and_vqvae"]] for n in ("VAE", "VQVAE")}.items():
+        assert_same(first, second)
+        assert first["n_samples_"] == N_ROWS, name
+    assert found["vae_and_vqvae"][0]["labels"] == [1260, 20]
+    assert found["vae_and_vqvae"][1]["counts"] == N_ROWS
+
+
+def test_the_first_process_alone_tells_callbacks(found):
+    (first, kept), (second, kept_too) = found["callbacks"]
+    assert first >= 6
+    assert second == 0
+    assert kept
+    assert kept_too
+
+
+MESSAGES = {
+    "partial_fit": "partial_fit is not possible",
+    "cv": "cv is not possible",
+    "groups": "groups is not possible",
+    "holes": "missing cells is not possible",
+    "categories": "categories, or with a condition is not possible",
+    "condition": "categories, or with a condition is not possible",
+    "search": "A search or a fit with cv is not possible",
+    "parameter": "n_components differs: 2 in process 0 and 3 in process 1",
+    "features": "the number of features differs: 12 in process 0 and 11 in process 1",
+    "weights of one": "whether there is a sample_weight differs",
+    "one row": "fewer than two rows",
+    "infinite": "infinity",
+}
+
+
+def test_what_cannot_be_computed_from_all_is_an_error_in_all(found):
+    first, second = found["refused"]
+    assert first.keys() == second.keys() == {*MESSAGES, "unchanged"}
+    assert first["unchanged"]
+    assert second["unchanged"]
+    for name, message in MESSAGES.items():
+        assert message in second[name][1], second[name]
+        if name in ("holes", "one row", "infinite"):
+            assert first[name] == ("RuntimeError", FAILED), first[name]
+        else:
+            assert first[name] == second[name]
+
+
+def test_a_process_that_ends_is_an_error_in_the_others(found):
+    (message, seconds, unchanged), ended = found["killed"]
+    assert ended is None
+    assert "Another process of the torch.distributed group has ended" in message
+    assert seconds < TIMEOUT
+    assert unchanged
+
+
+@pytest.mark.slow
+def test_every_member_and_kind_of_rows(found_slowly):
+    first, second = found_slowly["every_member"]
+    assert first.keys() == second.keys() == {member.__name__ for member in MEMBERS}
+    for name in first:
+        assert_same(first[name], second[name])
+        assert first[name]["n_samples_"] == N_ROWS
+    first, second = found_slowly["other_kinds_of_rows"]
+    for name in first:
+        assert_same(first[name][0], second[name][0])
+    weights = np.concatenate([first["weights"][1], second["weights"][1]])
+    np.testing.assert_allclose(first["weights"][0]["mean_"], np.average(rows(), axis=0, weights=weights), rtol=1e-12)
+    np.testing.assert_allclose(first["sparse"][0]["mean_"], rows().mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(first["map"][0]["mean_"], rows().mean(axis=0), rtol=1e-12)
+    share = np.cumsum(PCA().fit(rows()).explained_variance_ratio_)
+    assert first["share"][0]["n_components_"] == int(np.searchsorted(share, 0.9, side="right")) + 1
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
