@@ -12,7 +12,7 @@ from ._mapped import EveryRow, MappedRows, indices
 from ._rows import SparseRows, representative
 from ._training import Data, reproducible
 
-__all__ = ["Initialization"]
+__all__ = ["Initialization", "axes_of"]
 
 
 class Initialization:
@@ -73,21 +73,33 @@ class Initialization:
         if hasattr(network, "initialize"):
             x = self.x
             if isinstance(x, MappedRows):
-                x, rows = self._some(rows)
+                x, rows = _some(x, rows)
             elif self.weights is not None:
                 rows = representative(rows, self.weights[rows.cpu()])
             network.initialize(x, rows, axes)
 
     def _axes(self, n_axes: int, rows: Tensor | None) -> PrincipalAxes:
-        axes_of, x = getattr(self.random, "principal_axes", principal_axes), self.x
-        if isinstance(x, MappedRows) and not (x.shape[1] <= EXACT_SIZE and _is_pca(self.random)):
-            x, rows = self._some(rows)
-        return axes_of(x, n_axes, rows, self.weights)
+        return _axes(self.random, self.x, n_axes, rows, self.weights)
 
-    def _some(self, rows: EveryRow) -> tuple[Tensor, Tensor]:
-        """Rows of a memory map for whatever takes a tensor, and their indices."""
-        x = self.x[indices(rows)]
-        return x, torch.arange(len(x), device=x.device)
+
+def axes_of(network: nn.Module, data: Data, n_axes: int) -> PrincipalAxes:
+    """The leading principal axes of all rows, as a network takes them."""
+    return _axes(network, data.x, n_axes, _in_order(data), data.weights).first(n_axes)
+
+
+def _axes(
+    network: nn.Module, x: Tensor | SparseRows | MappedRows, n_axes: int, rows: Tensor | None, weights: Tensor | None
+) -> PrincipalAxes:
+    function = getattr(network, "principal_axes", principal_axes)
+    if isinstance(x, MappedRows) and not (x.shape[1] <= EXACT_SIZE and _is_pca(network)):
+        x, rows = _some(x, rows)
+    return function(x, n_axes, rows, weights)
+
+
+def _some(x: MappedRows, rows: EveryRow) -> tuple[Tensor, Tensor]:
+    """Rows of a memory map for whatever takes a tensor, and their indices."""
+    x = x[indices(rows)]
+    return x, torch.arange(len(x), device=x.device)
 
 
 def _in_order(data: Data) -> Tensor | EveryRow | None:
