@@ -11,7 +11,7 @@ from ._adam import adam
 from ._base import BaseAutoEncoder
 from ._declaration import parameter
 from ._fitted import checked_draws
-from ._layers import perceptron
+from ._layers import map_inputs, perceptron
 from ._losses import fake_loss, real_loss, squared_error
 from ._networks import AutoEncoderModule
 
@@ -139,8 +139,14 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
 class AdversarialModule(AutoEncoderModule):
     """An autoencoder, whose codes have the units of the prior, and the discriminator of these codes."""
 
+    code_map = "orthogonal"  # what is N(0, I) remains so
+
     def __init__(self, n_features, n_components, hidden_layer_sizes, activation, **options):
         super().__init__(n_features, n_components, hidden_layer_sizes, activation, **options)
         self.code_scale = None
         sizes = hidden_layer_sizes or (128, 64)  # a linear discriminator would see nothing but means
         self.adversary = perceptron((n_components, *sizes, 1), activation)
+
+    def map_code(self, matrix, inverse, shift):
+        super().map_code(matrix, inverse, shift)
+        map_inputs(self.adversary[0], inverse, shift)

@@ -17,7 +17,8 @@ class AutoEncoder(BaseAutoEncoder):
     .. math:: \ell(x) = \lVert x - g(f(x)) \rVert^2
 
     summed over features. They are initialized as PCA, and PCA is the fallback: a nonlinear PCA [1]_ that is no worse on
-    validation rows [2]_. ``transform`` returns f(x), in the units of X; without hidden layers it is PCA's up to sign.
+    validation rows [2]_. ``transform`` returns f(x), in the units of X; without hidden layers it is PCA's. Components
+    are uncorrelated, the first explains most, and the variance of each is what it explains, as in PCA.
 
     Parameters
     ----------

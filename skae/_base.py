@@ -19,6 +19,7 @@ from ._fitted import FittedNetwork, for_inference, unchanged_on_error
 from ._initialization import Initialization
 from ._memory import check_memory
 from ._networks import AutoEncoderModule
+from ._ordering import ordered
 from ._parameters import SharedParameters
 from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
@@ -34,13 +35,7 @@ __all__ = ["BaseAutoEncoder"]
 FIRST_ROWS = 1000
 
 
-class BaseAutoEncoder(
-    SharedParameters,
-    FittedNetwork,
-    CallbackSupportMixin,
-    BaseEstimator,
-    metaclass=ABCMeta,
-):
+class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Base of all members, and the way to write one's own.
 
     A member declares its parameters and its objective: ``_loss(module, x)`` takes a batch of scaled rows (less their
@@ -242,6 +237,7 @@ class BaseAutoEncoder(
                 "_n_passes_": n_passes + 1,
                 "_optimizer_state_": {} if keeps else optimizer_state,
                 "_first_rows_": sample._asdict() if keeps else None,
+                "_explained_": None,
             }
             self._adopt(self._attributes(scaler, network_seed, n_samples, network) | results)
             self._after_fit(sample.X, sample.weights)
@@ -292,22 +288,22 @@ class BaseAutoEncoder(
         return of_validation_rows(sample, held_out, n_validation, scaler, self._device(), seed, refit)
 
     def _initial_networks(self, scaler, data, seed, continuing):
-        """A function of the initialization and of rows (None for all) that gives a network, and the initializations.
-
-        The first of several is the fallback.
+        """A function of the initialization and of rows (None for all) that gives a network; the initializations, of
+        which the first of several is the fallback; and the principal axes of all rows, if they are known.
         """
         if continuing:
-            return lambda init, rows: share(_for_training(self.module_, data.x.device)), ("present",)
+            return lambda init, rows: share(_for_training(self.module_, data.x.device)), ("present",), None
         initialization = self._initialization(scaler, data, seed)
         # a linear network at PCA is at its optimum
         compete = bool(self._hidden_layer_sizes()) and not getattr(initialization.random, "starts_once", False)
-        return initialization.network, ("pca", "random")[: 1 + compete] if initialization.from_pca else ("random",)
+        inits = ("pca", "random")[: 1 + compete] if initialization.from_pca else ("random",)
+        return initialization.network, inits, initialization.axes
 
     def _initialization(self, scaler, data, seed):
         build = partial(self._new_network, scaler, seed, data.x.device)
         return Initialization(build, data, self.n_components, self.init, seed)
 
-    def _train(self, network_for, inits, data, seed, given, attributes):
+    def _train(self, network_for, inits, axes, data, seed, given, attributes):
         """Train, with a task of scikit-learn's callbacks for each epoch of each network; the one to keep, results."""
         (X, y, sample_weight), n_epochs = given, self._max_epochs(total(len(data.rows)))
         options = dict(estimator=self, X=X, y=X if y is None else y)  # scorers of callbacks refuse y=None
@@ -338,6 +334,8 @@ class BaseAutoEncoder(
             after_epoch=after_epoch,
         )
         results = self._results(run, data.validates)
+        keeps_axes = run.best_epoch == 0 and inits[0] != "random"  # PCA's, or those of the fit that is continued
+        network, results["_explained_"] = ordered(network, axes, data, self._loss, seed, keeps_axes)
         context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(network), **options)
         return share(network), results
 

@@ -258,6 +258,22 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return -torch.where(inputs.isnan(), 0, inputs - self._reconstruction(x)).square().sum(-1)
 
     @property
+    def explained_variance_(self):
+        return self.scale_**2 * self._explained()[0]
+
+    @property
+    def explained_variance_ratio_(self):
+        explained, total = self._explained()
+        return explained / total if total > 0 else np.zeros_like(explained)
+
+    def _explained(self):
+        """What each component explains, (n_components_,), and the variance of all features; of scaled rows."""
+        check_is_fitted(self)
+        if self._explained_ is None:
+            raise AttributeError(f"{type(self).__name__} has explained variances after fit, not after partial_fit.")
+        return self._explained_
+
+    @property
     def _n_features_out(self):
         return self.n_components_
 

@@ -13,7 +13,9 @@ from ._mapped import MOST_NUMBERS, MOST_ROWS, EveryRow, MappedRows, indices
 from ._rows import SparseRows, representative
 from ._training import Data, reproducible
 
-__all__ = ["Initialization"]
+__all__ = ["Initialization", "axes_of"]
+
+Rows = Tensor | SparseRows | MappedRows
 
 
 class Initialization:
@@ -74,30 +76,41 @@ class Initialization:
         if hasattr(network, "initialize"):
             x, weights = self.x, self.weights
             if isinstance(x, MappedRows) or several():
-                x, rows, weights = self._some(rows)
+                x, rows, weights = _some(x, rows, weights)
             if weights is not None:
                 rows = representative(rows, weights[rows.cpu()])
             network.initialize(x, rows, axes)
 
     def _axes(self, n_axes: int, rows: Tensor | None) -> PrincipalAxes:
-        axes_of, x, weights = getattr(self.random, "principal_axes", principal_axes), self.x, self.weights
-        by_covariance = x.shape[1] <= EXACT_SIZE and _is_pca(self.random)
-        if several() and by_covariance:
-            return axes_by_covariance(x, rows, weights)
-        if several() or (isinstance(x, MappedRows) and not by_covariance):
-            x, rows, weights = self._some(rows)
-        return axes_of(x, n_axes, rows, weights)
+        return _axes(self.random, self.x, n_axes, rows, self.weights)
 
-    def _some(self, rows: Tensor | EveryRow | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Rows for whatever takes a tensor of few, their indices and weights: of a memory map, or of all processes."""
-        places = torch.arange(len(self.x), device=self.x.device) if rows is None else indices(rows)
-        if several():
-            n_all, most = total(len(places)), min(MOST_ROWS, MOST_NUMBERS // self.x.shape[1])
-            n_here = min(len(places), max(1, most * len(places) // n_all))
-            places = places[torch.linspace(0, len(places) - 1, n_here).long().to(places.device)]
-        x = gathered(self.x[places])
-        weights = None if self.weights is None else gathered(self.weights[places.cpu()])
-        return x, torch.arange(len(x), device=x.device), weights
+
+def axes_of(network: nn.Module, data: Data, n_axes: int) -> PrincipalAxes:
+    """The leading principal axes of all rows, as a network takes them."""
+    return _axes(network, data.x, n_axes, _in_order(data), data.weights).first(n_axes)
+
+
+def _axes(
+    network: nn.Module, x: Rows, n_axes: int, rows: Tensor | EveryRow | None, weights: Tensor | None
+) -> PrincipalAxes:
+    by_covariance = x.shape[1] <= EXACT_SIZE and _is_pca(network)
+    if several() and by_covariance:
+        return axes_by_covariance(x, rows, weights)
+    if several() or (isinstance(x, MappedRows) and not by_covariance):
+        x, rows, weights = _some(x, rows, weights)
+    return getattr(network, "principal_axes", principal_axes)(x, n_axes, rows, weights)
+
+
+def _some(x: Rows, rows: Tensor | EveryRow | None, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows for whatever takes a tensor of few, their indices and weights: of a memory map, or of all processes."""
+    places = torch.arange(len(x), device=x.device) if rows is None else indices(rows)
+    if several():
+        n_all, most = total(len(places)), min(MOST_ROWS, MOST_NUMBERS // x.shape[1])
+        n_here = min(len(places), max(1, most * len(places) // n_all))
+        places = places[torch.linspace(0, len(places) - 1, n_here).long().to(places.device)]
+    found = gathered(x[places])
+    weights = None if weights is None else gathered(weights[places.cpu()])
+    return found, torch.arange(len(found), device=found.device), weights
 
 
 def _in_order(data: Data) -> Tensor | EveryRow | None:

@@ -15,6 +15,8 @@ __all__ = [
     "FillingEncoder",
     "LinearPlusPerceptron",
     "PosteriorEncoder",
+    "map_inputs",
+    "map_outputs",
     "perceptron",
 ]
 
@@ -115,6 +117,35 @@ class LinearPlusPerceptron(nn.Module):
             self.perceptron[-1].weight.zero_()
             self.perceptron[-1].bias.zero_()
 
+    def map_outputs(self, matrix: Tensor, shift: Tensor) -> None:
+        """Make this ``x -> matrix (f(x) - shift)``, where it has been f."""
+        map_outputs(self.linear, matrix, shift)
+        if self.perceptron is not None:
+            map_outputs(self.perceptron[-1], matrix, torch.zeros_like(shift))
+
+    def map_inputs(self, matrix: Tensor, shift: Tensor) -> None:
+        """Make this ``x -> f(matrix x + shift)``, where it has been f; inputs beyond those of the matrix stay."""
+        map_inputs(self.linear, matrix, shift)
+        if self.perceptron is not None:
+            map_inputs(self.perceptron[0], matrix, shift)
+
+
+@torch.no_grad()
+def map_outputs(layer: nn.Linear, matrix: Tensor, shift: Tensor) -> None:
+    """Make a layer f ``x -> matrix (f(x) - shift)``; in float64, on the CPU."""
+    weight, bias = layer.weight.cpu().double(), layer.bias.cpu().double()
+    layer.weight.copy_(matrix @ weight)
+    layer.bias.copy_(matrix @ (bias - shift))
+
+
+@torch.no_grad()
+def map_inputs(layer: nn.Linear, matrix: Tensor, shift: Tensor) -> None:
+    """Make a layer f ``x -> f(matrix x + shift)``, for its first inputs; in float64, on the CPU."""
+    n_inputs = len(matrix)
+    weight, bias = layer.weight[:, :n_inputs].cpu().double(), layer.bias.cpu().double()
+    layer.weight[:, :n_inputs] = (weight @ matrix).to(layer.weight)
+    layer.bias.copy_(bias + weight @ shift)
+
 
 class FillingEncoder(nn.Module):
     """A linear map plus a perceptron, of rows whose missing cells are filled, and of which cells these are.
@@ -153,6 +184,9 @@ class FillingEncoder(nn.Module):
 
     def set_linear(self, weight: Tensor, bias: Tensor) -> None:
         self.of_filled.set_linear(weight, bias)
+
+    def map_outputs(self, matrix: Tensor, shift: Tensor) -> None:
+        self.of_filled.map_outputs(matrix, shift)
 
     @torch.no_grad()
     def fill_by(self, pca: PrincipalAxes) -> None:
@@ -221,6 +255,17 @@ class PosteriorEncoder(nn.Module):
         share = MOST_HIDDEN * torch.rand(len(x), 1, device=x.device)
         hidden = torch.rand(len(x), n_columns, device=x.device) < share
         return missing | hidden[:, self.column_of_input]
+
+    @torch.no_grad()
+    def map_outputs(self, matrix: Tensor, shift: Tensor) -> None:
+        """Give codes other signs: those of the diagonal matrix, first of the means, then, all one, of the variances.
+
+        Only signs: the factor L of components in another order is not L in another order.
+        """
+        k = self.loadings.shape[1]
+        self.loadings.mul_(matrix.diagonal()[:k].to(self.loadings))
+        if self.perceptron is not None:
+            map_outputs(self.perceptron[-1], matrix, shift)
 
     @torch.no_grad()
     def set_factor_model(self, loadings: Tensor, mean: Tensor, noise: float) -> None:

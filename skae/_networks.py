@@ -25,11 +25,17 @@ class Network(nn.Module):
     (n_components,), 1 if it is not set; None if codes have units of their own, as those of a prior.
     columns: what it knows of a table. fills: whether it takes rows with missing cells, NaN; it then has
     ``fill_by(axes)``, which is given their principal axes.
+    code_map: the maps of its code that the network can absorb and its objective allows: "linear" for all that are
+    invertible, "orthogonal", "signed permutation", "permutation", "signs", or None. Unless None it has
+    ``map_code(matrix, inverse, shift)``, after which the code is ``matrix (z - shift)`` where it was z.
+    n_code_parts: components are dealt out to so many parts of the code in turn, and stay in theirs.
     starts_once: whether random weights are not worth a run of their own beside PCA.
     has_pca: whether the network is PCA once it is initialized at principal axes, so that it can be the PCA fallback.
     """
 
     code_scale: Tensor | float | None
+    code_map: str | None = None
+    n_code_parts: int = 1
     has_pca: bool = True
     columns: Columns | None = None
     fills: bool = False
@@ -80,7 +86,7 @@ class AutoEncoderModule(Network):
         columns: Columns | None = None,
     ) -> None:
         super().__init__()
-        self.probabilities, self.columns = probabilities, columns
+        self.n_components, self.probabilities, self.columns = n_components, probabilities, columns
         if columns is not None and columns.missing:
             n_axes = min(n_components, max(n_features - 1, 1), MOST_OBSERVED_AXES)
             self.encoder = FillingEncoder(n_features, hidden_layer_sizes, n_heads * n_components, activation, n_axes)
@@ -96,6 +102,23 @@ class AutoEncoderModule(Network):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.logits(z).sigmoid() if self.probabilities else self.decoder(z)
+
+    @property
+    def code_map(self) -> str:
+        # codes without a scale have units of their own, which they are to keep
+        return "linear" if isinstance(self.code_scale, Tensor) else "signed permutation"
+
+    def map_code(self, matrix: Tensor, inverse: Tensor, shift: Tensor) -> None:
+        self.encoder.map_outputs(matrix, shift)
+        self.decoder.map_inputs(inverse, shift)
+        if isinstance(self.code_scale, Tensor):  # of a permutation; whoever rescales codes sets it
+            self.code_scale.copy_(matrix.abs() @ self.code_scale.cpu().double())
+
+    def slopes(self) -> Tensor | None:
+        """The matrix of a linear decoder, (n_features, n_components); None if it is not linear."""
+        perceptron = self.decoder.perceptron
+        linear = perceptron is None or not bool(perceptron[-1].weight.any())
+        return self.decoder.linear.weight[:, : self.n_components] if linear and not self.probabilities else None
 
     def logits(self, z: Tensor) -> Tensor:
         logits = self.decoder.linear(z).clamp(MARGIN, 1 - MARGIN).logit()
@@ -185,6 +208,20 @@ class VariationalModule(AutoEncoderModule):
     def starts_once(self) -> bool:
         """The encoder is the posterior of probabilistic PCA with random weights too: a second run gained nothing."""
         return self.fills
+
+    @property
+    def code_map(self) -> str:
+        # rotated, a diagonal covariance would not be one; the factor of one given observed cells depends on the order
+        return "signs" if self.fills else "signed permutation"
+
+    def map_code(self, matrix: Tensor, inverse: Tensor, shift: Tensor) -> None:
+        self.encoder.map_outputs(torch.block_diag(matrix, matrix.abs()), torch.cat([shift, torch.zeros_like(shift)]))
+        self.decoder.map_inputs(inverse, shift)
+        if hasattr(self.prior, "map_code"):
+            self.prior.map_code(inverse)
+
+    def slopes(self) -> Tensor | None:
+        return None if self.has_categories else super().slopes()
 
     @property
     def log_noise(self) -> Tensor:

@@ -32,7 +32,7 @@ class DeviceOptions(StrOptions):
 
 
 class SharedParameters(Declared):
-    """Parameters of every member, and the attributes that every fit sets.
+    r"""Parameters of every member, and the attributes that every fit sets.
 
     Parameters
     ----------
@@ -127,6 +127,24 @@ class SharedParameters(Declared):
 
     n_components_ : int
         Number of components.
+
+    explained_variance_ : ndarray of shape (n_components_,), float64
+        Variance of the reconstruction that comes from each component over the rows of `fit`, in squared units of X. For
+        the decoder g, codes :math:`z_i`, their mean :math:`\bar z` and reconstructions :math:`\hat x_i` it is
+
+        .. math:: \frac{1}{n - 1} \sum_{i=1}^n (z_{ik} - \bar z_k) \int_0^1 \frac{\partial g}{\partial z_k} (\bar z +
+            t (z_i - \bar z))^T (\hat x_i - \bar x) \, dt
+
+        what each component contributes on the way from the mean code to that of a row (Sundararajan, Taly and Yan 2017,
+        "Axiomatic Attribution for Deep Networks", eq. 1). The sum over components is the variance of the
+        reconstruction. Of a linear decoder with uncorrelated codes it is their variance, as PCA's
+        `explained_variance_`. Of a nonlinear decoder it is computed for at most 1,000 rows, and may be negative. After
+        `fit` the components are sorted by it; `partial_fit` leaves their order, and these two attributes are gone.
+
+    explained_variance_ratio_ : ndarray of shape (n_components_,), float64
+        `explained_variance_` divided by the variance of all features of X; of a table with categories, of the scaled
+        columns and coded categories, weighted as in `score`. The sum is close to `score`, where that is R2, but not
+        equal to it.
 
     n_iter_ : int
         Number of epochs that were tried with the initialization that is kept.

@@ -57,7 +57,11 @@ class VampPrior(nn.Module):
 
 
 class FlowPrior(nn.Module):
-    """An invertible map f with N(f(z); 0, I) |det f'(z)| as the density of z; at the initialization the identity."""
+    """An invertible map f with N(f(z); 0, I) |det f'(z)| as the density of z; at the initialization the identity.
+
+    The map is autoregressive, so that components keep in it the order and signs in which it was trained: ``basis``, a
+    permutation with signs, leads from those of the code to these.
+    """
 
     n_parts = 1
 
@@ -73,10 +77,15 @@ class FlowPrior(nn.Module):
             last = transform.hyper[-1] if n_components > 1 else transform  # of one component no other is a context
             for weights in last.parameters():
                 nn.init.zeros_(weights)
+        self.register_buffer("basis", torch.eye(n_components))
+
+    def map_code(self, inverse):
+        """Let the density be that of codes z of which ``inverse z`` are the present ones."""
+        self.basis.copy_(self.basis.cpu().double() @ inverse)
 
     def log_density(self, module, z):
-        noise, log_determinant = self.flow.transform().call_and_ladj(z)
+        noise, log_determinant = self.flow.transform().call_and_ladj(z @ self.basis.T)
         return standard_normal_log_density(noise) + log_determinant
 
     def draw(self, module, noise, rng):
-        return self.flow.transform().inv(noise)
+        return self.flow.transform().inv(noise) @ self.basis

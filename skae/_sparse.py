@@ -198,6 +198,10 @@ class SparseModule(AutoEncoderModule):
             self.has_pca, self.code_scale = False, None  # codes are activities
             torch.nn.init.constant_(self.encoder.linear.bias, math.log(rho / (1 - rho)))
 
+    @property
+    def code_map(self):
+        return "permutation" if self.penalty == "kl" else "signed permutation"
+
     def initialize(self, x, rows, axes):
         super().initialize(x, rows, axes)
         if self.penalty != "kl":

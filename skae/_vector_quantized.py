@@ -294,8 +294,11 @@ class QuantizedModule(AutoEncoderModule):
     PCA initializes it without scaling the axes, so that distances of codes are those of X.
     """
 
+    code_map = "signed permutation"
+
     def __init__(self, n_features, n_components, hidden_layer_sizes, activation, n_codebooks, n_codes, **options):
         super().__init__(n_features, n_components, hidden_layer_sizes, activation, **options)
+        self.n_code_parts = n_codebooks
         self.register_buffer("codebooks", torch.zeros(n_codebooks, n_codes, n_components // n_codebooks))
         self.register_buffer("frequencies", torch.zeros(n_codebooks, n_codes))
         self.register_buffer("sums", torch.zeros_like(self.codebooks))
@@ -318,6 +321,13 @@ class QuantizedModule(AutoEncoderModule):
 
     def set_pca(self, pca):
         super().set_pca(pca._replace(variances=(pca.variances > 0).to(pca.variances)))
+
+    @torch.no_grad()
+    def map_code(self, matrix, inverse, shift):
+        super().map_code(matrix, inverse, shift)
+        for codes in (self.codebooks, self.sums):  # of shape (n_codebooks, n_codes, part), components dealt out in turn
+            together = codes.movedim(0, -1).flatten(1)
+            codes.copy_((together @ matrix.to(together).T).unflatten(1, (-1, len(codes))).movedim(-1, 0))
 
     def encode(self, x):
         return self.quantize(self.encoder(x))[0]

@@ -275,6 +275,21 @@ def test_caller_can_change_what_it_passed(member, X):
     np.testing.assert_array_equal(model.transform(rows), before)
 
 
+# Components.
+
+
+@every_member
+def test_components_are_in_the_order_of_what_they_explain(member, X):
+    model = member(4, **QUICK).fit(X)
+    explained, ratio = model.explained_variance_, model.explained_variance_ratio_
+    assert (np.diff(explained) <= 0).all()
+    np.testing.assert_allclose(ratio, explained / X.var(axis=0, ddof=1).sum(), rtol=1e-5)
+    X_hat = model.inverse_transform(model.transform(X))
+    assert explained.sum() == pytest.approx(X_hat.var(axis=0, ddof=1).sum(), rel=0.02)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).explained_variance_, explained)
+    assert not hasattr(model.partial_fit(X), "explained_variance_")
+
+
 # Rows, dtypes, containers.
 
 
