@@ -13,6 +13,7 @@ from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from ._mapped import any_missing, release
+from ._onnx import write_onnx
 from ._rows import TableRows, checked_weights, dense, rows_at_once
 from ._saving import load_module_arrays, module_arrays
 from ._tables import fitted_scaler
@@ -178,6 +179,36 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             total = weighted(lambda x: ((self._inputs(x) - first) / self.scale_ - mean).square())
             left = weighted(lambda x: ((self._inputs(x) - self._reconstruction(x)) / self.scale_).square())
         return total.numpy(force=True), left.numpy(force=True)
+
+    def to_onnx(self, path, method="transform"):
+        """Write an ONNX file that computes the codes of rows, or the rows of codes, without skae and PyTorch.
+
+        The graph (opset 18) has all that the method does with numbers: mean, scale, indicators of categories and, if X
+        of `fit` had them, missing cells. Rows may be any number. Categories are their codes 0, 1, 2, ... in the order
+        that the entry "columns" of the file's metadata gives, with the names of the columns. It needs the extra
+        ``onnx``: ``pip install skae[onnx]``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        method : {"transform", "inverse_transform"}, default="transform"
+            What the graph computes. "transform": its input is "X", float32 (n_samples, n_features_in_), NaN where a
+            cell is missing; its output "codes", float32 (n_samples, n_components_). The codes of rows with missing
+            cells are NaN if X of `fit` had none. "inverse_transform": from "codes" to "X", and for ConditionalVAE with
+            one more input, "condition", float32 (n_samples, n_condition_features).
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImportError
+            If onnxscript is not installed.
+        ValueError
+            If method is none of the two, or if PyTorch cannot write a network of one's own as ONNX.
+        """
+        check_is_fitted(self)
+        write_onnx(self, path, method)
 
     def _validate(self, X):
         check_is_fitted(self)

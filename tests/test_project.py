@@ -37,7 +37,8 @@ ROOMS = {
     "_tables": {"_axes", "_columns", "_layers", "_mapped", "_rows", "_scaling"},
     "_initialization": {"_axes", "_mapped", "_rows", "_training"},
     "_parameters": {"_declaration", "_layers"},
-    "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
+    "_onnx": set(),
+    "_fitted": {"_mapped", "_onnx", "_rows", "_saving", "_tables", "_training"},
     "_data": {"_mapped", "_rows", "_training"},
 }
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search"}
@@ -60,6 +61,7 @@ TORCH_ONLY = {
     "_selection",
     "_training",
     "_initialization",
+    "_onnx",
     "_saving",
     "_priors",
     "_stack",
@@ -200,6 +202,9 @@ def test_members_of_the_readme_are_pickled_and_read_again(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem)
 def test_examples_run(path, tmp_path, monkeypatch, capsys):
+    if path.stem == "plot_onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
     monkeypatch.setenv("SKAE_EXAMPLES_QUICK", "1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(path.parent)
