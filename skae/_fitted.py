@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._mapped import any_missing, release
 from ._onnx import write_onnx
 from ._rows import TableRows, checked_weights, dense, rows_at_once
-from ._saving import load_module_arrays, module_arrays
+from ._saving import load_module_arrays, module_arrays, upgraded
 from ._tables import fitted_scaler
 from ._training import reproducible
 
@@ -326,7 +326,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return state
 
     def __setstate__(self, state):
-        super().__setstate__(state)
+        super().__setstate__(upgraded(type(self), state))
         if isinstance(getattr(self, "module_", None), dict):
             builder = type(self).__new__(type(self))  # with the parameters of the fit: they may have been changed since
             vars(builder).update(vars(self) | self._parameters_of_fit_)
