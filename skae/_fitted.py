@@ -12,6 +12,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
+from ._card import card
 from ._mapped import any_missing, release
 from ._onnx import write_onnx
 from ._rows import TableRows, checked_weights, dense, rows_at_once
@@ -209,6 +210,35 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         check_is_fitted(self)
         write_onnx(self, path, method)
+
+    def model_card(self, X=None, X_test=None):
+        """Describe the fitted model for those who are to use it: a card of skops, ``.save("README.md")`` writes it.
+
+        It has the parameters, the loss curves, versions, and of the rows given their number, features, missing cells,
+        fingerprint and score. Sections that only you can fill, such as the intended use, say so. It needs the package
+        skops.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
+            Rows of `fit`.
+        X_test : {array-like, sparse matrix} of shape (n_test, n_features), default=None
+            Rows that `fit` has not seen.
+
+        Returns
+        -------
+        card : skops.card.Card
+            The card, to which more can be added.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImportError
+            If skops is not installed.
+        """
+        check_is_fitted(self)
+        return card(self, X, X_test)
 
     def _validate(self, X):
         check_is_fitted(self)

@@ -37,8 +37,9 @@ ROOMS = {
     "_tables": {"_axes", "_columns", "_layers", "_mapped", "_rows", "_scaling"},
     "_initialization": {"_axes", "_mapped", "_rows", "_training"},
     "_parameters": {"_declaration", "_layers"},
+    "_card": set(),
     "_onnx": set(),
-    "_fitted": {"_mapped", "_onnx", "_rows", "_saving", "_tables", "_training"},
+    "_fitted": {"_card", "_mapped", "_onnx", "_rows", "_saving", "_tables", "_training"},
     "_data": {"_mapped", "_rows", "_training"},
 }
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search"}
