@@ -146,7 +146,7 @@ class ConditionalScaler(Scaler):
 
     def inverse_transform(self, x_hat):
         """Modelled columns in the units of X, among all columns, (n, n_features): NaN for the condition."""
-        out = x_hat.new_full((len(x_hat), len(self._rest_) + len(self.condition_indices_)), torch.nan)
+        out = x_hat.new_full((x_hat.shape[0], len(self._rest_) + len(self.condition_indices_)), torch.nan)
         out[:, self._rest_] = self.modelled.inverse_transform(x_hat)
         return out
 

@@ -13,9 +13,11 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
+from ._card import card
 from ._mapped import any_missing, release
+from ._onnx import write_onnx
 from ._rows import TableRows, checked_weights, dense, rows_at_once
-from ._saving import load_module_arrays, module_arrays
+from ._saving import load_module_arrays, module_arrays, upgraded
 from ._tables import fitted_scaler
 from ._training import reproducible
 
@@ -180,6 +182,65 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             left = weighted(lambda x: ((self._inputs(x) - self._reconstruction(x)) / self.scale_).square())
         return total.numpy(force=True), left.numpy(force=True)
 
+    def to_onnx(self, path, method="transform"):
+        """Write an ONNX file that computes the codes of rows, or the rows of codes, without skae and PyTorch.
+
+        The graph (opset 18) has all that the method does with numbers: mean, scale, indicators of categories and, if X
+        of `fit` had them, missing cells. Rows may be any number. Categories are their codes 0, 1, 2, ... in the order
+        that the entry "columns" of the file's metadata gives, with the names of the columns. It needs the extra
+        ``onnx``: ``pip install skae[onnx]``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        method : {"transform", "inverse_transform"}, default="transform"
+            What the graph computes. "transform": its input is "X", float32 (n_samples, n_features_in_), NaN where a
+            cell is missing; its output "codes", float32 (n_samples, n_components_). The codes of rows with missing
+            cells are NaN if X of `fit` had none. "inverse_transform": from "codes" to "X", and for ConditionalVAE with
+            one more input, "condition", float32 (n_samples, n_condition_features).
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImportError
+            If onnxscript is not installed.
+        ValueError
+            If method is none of the two, or if PyTorch cannot write a network of one's own as ONNX.
+        """
+        check_is_fitted(self)
+        write_onnx(self, path, method)
+
+    def model_card(self, X=None, X_test=None):
+        """Describe the fitted model for those who are to use it: a card of skops, ``.save("README.md")`` writes it.
+
+        It has the parameters, the loss curves, versions, and of the rows given their number, features, missing cells,
+        fingerprint and score. Sections that only you can fill, such as the intended use, say so. It needs the package
+        skops.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
+            Rows of `fit`.
+        X_test : {array-like, sparse matrix} of shape (n_test, n_features), default=None
+            Rows that `fit` has not seen.
+
+        Returns
+        -------
+        card : skops.card.Card
+            The card, to which more can be added.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImportError
+            If skops is not installed.
+        """
+        check_is_fitted(self)
+        return card(self, X, X_test)
+
     def _validate(self, X):
         check_is_fitted(self)
         return self._scaler_.validate(self, X, reset=False, new=True)
@@ -312,7 +373,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return state
 
     def __setstate__(self, state):
-        super().__setstate__(state)
+        super().__setstate__(upgraded(type(self), state))
         if isinstance(getattr(self, "module_", None), dict):
             builder = type(self).__new__(type(self))  # with the parameters of the fit: they may have been changed since
             vars(builder).update(vars(self) | self._parameters_of_fit_)

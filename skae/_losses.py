@@ -106,9 +106,10 @@ def drawn_categories(x: Tensor, y: Tensor, uniform: Tensor, places: Tensor, shar
 
 
 def _coded(x: Tensor, indicators: Tensor, places: Tensor, shares: Tensor) -> Tensor:
-    inside, coded = places >= 0, x.clone()
-    p = shares[places[inside]]
-    coded[..., places[inside]] = (indicators[..., inside] - p) / p.sqrt()
+    which, rank = (places >= 0).nonzero(as_tuple=True)
+    inputs, coded = places[which, rank], x.clone()
+    p = shares[inputs]
+    coded[..., inputs] = (indicators[..., which, rank] - p) / p.sqrt()
     return coded
 
 

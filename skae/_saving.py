@@ -1,10 +1,20 @@
 """Modules and optimizers <-> NumPy arrays, which is what a pickle of an estimator has of them."""
 
+import inspect
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["load_module_arrays", "load_optimizer_arrays", "load_state", "module_arrays", "optimizer_arrays", "state"]
+__all__ = [
+    "load_module_arrays",
+    "load_optimizer_arrays",
+    "load_state",
+    "module_arrays",
+    "optimizer_arrays",
+    "state",
+    "upgraded",
+]
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -65,3 +75,40 @@ def load_optimizer_arrays(optimizers: list[torch.optim.Optimizer], arrays: dict[
 
 def _float32(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def upgraded(estimator: type, state: dict) -> dict:
+    """The state of an estimator as this version has it, from a file of this version or an earlier one, 0.1.0.
+
+    The optimizer's state is not kept: `partial_fit` goes on with averages of its own.
+    """
+    if "_architecture" not in state:
+        return state
+    if state.get("condition_encoder_") is not None:
+        raise ValueError(
+            f"This {estimator.__name__} was fitted with skae 0.1.0, whose conditions later versions do not read. Fit "
+            "it again, or read it with 0.1.0."
+        )
+    parameters = list(inspect.signature(estimator.__init__).parameters.values())[1:]
+    given = {each.name: state.get(each.name, each.default) for each in parameters}
+    of_the_fit = {name: value for name, value in state["_architecture"].items() if name in given}
+    gone = {"_architecture", "_n_inputs", "_n_passes", "_optimizer_state", "code_followers_", "condition_encoder_"}
+    kept = {name: value for name, value in state.items() if name.startswith("_") or name.endswith("_")}
+    kept = {name: value for name, value in kept.items() if name not in gone}
+    added = {"_parameters_of_fit_": given | of_the_fit, "_network_seed_": 0, "_optimizer_state_": {}}
+    added |= {"_n_passes_": state.get("_n_passes", 0), "_first_rows_": None}
+    added |= {"_missing_": False, "_columns_": None, "_container_": None}
+    if "code_frequencies_" in state:
+        added |= _counts_of_codes(state)
+    if {"likelihood", "adversary_weight"} & given.keys():  # codes have the units of the prior
+        kept["module_"] = {name: value for name, value in state["module_"].items() if name != "code_scale"}
+    return given | kept | added
+
+
+def _counts_of_codes(state: dict) -> dict:
+    """Of VQVAE: how many rows have each code, and which pairs of codes follow each other."""
+    frequencies, followers = state["code_frequencies_"], [np.asarray(each) for each in state["code_followers_"]]
+    n_rows = followers[0].sum() if followers else state["n_samples_"]
+    places = [np.nonzero(each) for each in followers]
+    pairs = [np.column_stack([*place, each[place]]) for place, each in zip(places, followers, strict=True)]
+    return {"n_codes_": frequencies.shape[1], "_code_counts_": frequencies * n_rows, "_code_pairs_": pairs}

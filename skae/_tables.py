@@ -91,12 +91,13 @@ class TableScaler(Scaler):
 
     def transform(self, x):
         """Inputs (n, n_inputs) of codes and numbers (n, n_features), a tensor."""
-        sizes = torch.tensor(self._sizes())
-        column_of_input = torch.arange(len(sizes)).repeat_interleave(sizes)
-        code = torch.cat([torch.arange(size) for size in sizes.tolist()]).to(x)
-        values = x[:, column_of_input]
-        is_category = torch.from_numpy(np.repeat(self._is_category_, self._sizes())).to(x.device)
-        known = (values >= 0) & (values < sizes[column_of_input].to(x)) & (values == values.round())
+        sizes = np.array(self._sizes())
+        column_of_input = np.repeat(np.arange(len(sizes)), sizes)
+        code = torch.from_numpy(np.concatenate([np.arange(size) for size in sizes])).to(x)
+        n_codes = torch.from_numpy(sizes[column_of_input]).to(x)
+        values = x[:, torch.from_numpy(column_of_input).to(x.device)]
+        is_category = torch.from_numpy(np.repeat(self._is_category_, sizes)).to(x.device)
+        known = (values >= 0) & (values < n_codes) & (values == values.round())
         inputs = torch.where(is_category, torch.where(known, (values == code).to(x), torch.nan), values)
         return (inputs - torch.tensor(self.mean_).to(x)) / torch.tensor(self._deviations_).to(x)
 
