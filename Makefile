@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-slow benchmark benchmark-full results speed fallback clean
+.PHONY: demo docs test test-slow benchmark benchmark-full results speed fallback clean
 
 demo: .venv/examples
 	$(BIN)/python examples/plot_compare.py
@@ -13,6 +13,10 @@ test: .venv/test
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
+
+# the site, docs/_build/html/index.html: runs all examples
+docs: .venv/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 QUALITY = benchmarks/quality
 

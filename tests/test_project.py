@@ -176,22 +176,22 @@ def python_blocks(name):
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-def test_readme_code_runs(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))])
+def test_code_of_pages_runs(page, capsys, monkeypatch, tmp_path):
     import skae
 
     monkeypatch.chdir(tmp_path)  # it writes files
-
-    blocks = python_blocks("README.md")
-    assert blocks
-    names = {}
-    # fits with the default number of epochs would take a minute, and what they print is not looked at
+    blocks, names = python_blocks(page), {}
+    assert blocks or page != "README.md"
+    # fits with the default number of epochs would take minutes, and what they print is not looked at
     monkeypatch.setattr(skae.BaseAutoEncoder, "_max_epochs", lambda model, n_rows: 2)
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
+    plt.close("all")
 
 
-def test_members_of_the_readme_are_pickled_and_read_again(tmp_path, monkeypatch):
-    block = "\n".join(b for b in python_blocks("README.md") if "(BaseAutoEncoder)" in b)
+def test_members_of_ones_own_are_pickled_and_read_again(tmp_path, monkeypatch):
+    block = "\n".join(b for b in python_blocks("docs/own_member.md") if "(BaseAutoEncoder)" in b)
     block = re.sub(r"^print\(.*\n", "", block, flags=re.MULTILINE)  # of fits that are made below
     (tmp_path / "own_members.py").write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
