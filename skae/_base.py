@@ -15,12 +15,12 @@ from sklearn.exceptions import ConvergenceWarning
 from ._adam import adam
 from ._data import all_of, facts_of, given_validation, of_folds, of_validation_rows, sample_and_folds, size_of
 from ._distributed import agreement, alone, of_first, one_fit, several, share, total
-from ._fitted import FittedNetwork, for_inference, unchanged_on_error
+from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
 from ._memory import check_memory
 from ._networks import AutoEncoderModule
 from ._ordering import ordered
-from ._parameters import SharedParameters
+from ._parameters import SharedParameters, unchanged_on_error
 from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler

@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from contextlib import contextmanager
 from numbers import Integral
 
 import numpy as np
@@ -21,7 +20,7 @@ from ._saving import load_module_arrays, module_arrays, upgraded
 from ._tables import fitted_scaler
 from ._training import reproducible
 
-__all__ = ["FittedNetwork", "checked_draws", "for_inference", "unchanged_on_error"]
+__all__ = ["FittedNetwork", "checked_draws", "for_inference"]
 
 # How often a network that was fitted to complete rows reconstructs what is missing of others.
 N_RECONSTRUCTIONS = 30
@@ -398,20 +397,3 @@ def checked_draws(n_samples, random_state):
     if not isinstance(n_samples, Integral) or n_samples < 1:
         raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
     return int(n_samples), check_random_state(random_state)
-
-
-@contextmanager
-def unchanged_on_error(estimator):
-    """Whatever is raised within, an interrupt too, the fitted attributes are as they were before."""
-
-    def present():
-        return {name: value for name, value in vars(estimator).items() if name.endswith("_")}
-
-    before = present()
-    try:
-        yield
-    except BaseException:
-        for name in present().keys() - before.keys():
-            delattr(estimator, name)
-        vars(estimator).update(before)
-        raise

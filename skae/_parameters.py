@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Rea
 from ._declaration import Declared, parameter
 from ._layers import ACTIVATIONS
 
-__all__ = ["SharedParameters"]
+__all__ = ["SharedParameters", "unchanged_on_error"]
 
 # Chosen by benchmarks/schedules.py.
 MIN_EPOCHS, MAX_EPOCHS, MAX_ROWS = 45, 150, 450_000
@@ -273,3 +274,20 @@ class SharedParameters(Declared):
                 "the best that is available."
             )
         return torch.device(self.device)
+
+
+@contextmanager
+def unchanged_on_error(estimator):
+    """Whatever is raised within, an interrupt too, the fitted attributes are as they were before."""
+
+    def present():
+        return {name: value for name, value in vars(estimator).items() if name.endswith("_")}
+
+    before = present()
+    try:
+        yield
+    except BaseException:
+        for name in present().keys() - before.keys():
+            delattr(estimator, name)
+        vars(estimator).update(before)
+        raise
