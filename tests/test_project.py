@@ -169,18 +169,19 @@ def python_blocks(name):
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-def test_readme_code_runs(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_readme_code_runs(name, capsys, monkeypatch, tmp_path):
     import skae
 
     monkeypatch.chdir(tmp_path)  # it writes files
 
-    blocks = python_blocks("README.md")
+    blocks = python_blocks(name)
     assert blocks
     names = {}
     # fits with the default number of epochs would take a minute, and what they print is not looked at
     monkeypatch.setattr(skae.BaseAutoEncoder, "_max_epochs", lambda model, n_rows: 2)
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, name, "exec"), names)
 
 
 def test_members_of_the_readme_are_pickled_and_read_again(tmp_path, monkeypatch):
