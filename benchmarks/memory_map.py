@@ -40,19 +40,25 @@ def resident():
     return int(line.split()[1]) / 1024
 
 
+def watch():
+    """A list whose only number is the most resident memory of this process from now on, in MB."""
+    peak = [0.0]
+
+    def look():
+        while True:
+            peak[0] = max(peak[0], resident())
+            time.sleep(0.01)
+
+    threading.Thread(target=look, daemon=True).start()
+    return peak
+
+
 def measure(path, in_memory, n_epochs):
     """Fit in this process; prints seconds of the fit and by how many MB memory rose, in fit and in all."""
     torch.set_num_threads(1)
     AutoEncoder(2, max_iter=1).fit(np.random.default_rng(0).random((100, N_COLUMNS)))  # imports and first calls
     X = np.load(path, mmap_mode=None if in_memory else "r")
-    before, peak = resident(), [0.0]
-
-    def watch():
-        while True:
-            peak[0] = max(peak[0], resident())
-            time.sleep(0.01)
-
-    threading.Thread(target=watch, daemon=True).start()
+    before, peak = resident(), watch()
     begun = time.perf_counter()
     model = AutoEncoder(5, max_iter=n_epochs, random_state=0).fit(X)
     seconds, of_fit = time.perf_counter() - begun, peak[0] - before

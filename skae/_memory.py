@@ -94,7 +94,7 @@ def _message(name, parts, there, device, n_networks):
 
 
 def _size(n_bytes):
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"
+    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def available(device: torch.device, root: Path = Path("/")) -> int | None:
