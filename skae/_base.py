@@ -43,8 +43,9 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
     rows: a function of both and of parameters, as one call may be for many networks. What else a member may override:
 
     - ``_build_module(n_features, n_components, scale)``: a network of its own, with ``encode`` and ``decode`` and,
-      unless ``init="random"``, ``initialize(x, rows, axes)``. A pickle has its parameters and buffers, and the network
-      is built again to read it: register what training changes, and draw from torch's generator only.
+      unless ``init="random"``, ``initialize(x, rows, axes)``. With ``code_map`` and ``map_code`` its components are put
+      in order. A pickle has its parameters and buffers, and the network is built again to read it: register what
+      training changes, and draw from torch's generator only.
     - ``_build_scaler()``: what X is to the network.
     - ``_optimizers(module)``: pairs of a loss and its optimizer. Several step in turn on every batch, and the last
       epoch is kept.

@@ -23,8 +23,10 @@ __all__ = ["ordered"]
 
 # Rows whose reconstructions tell what a component explains, if the decoder is not linear: at most so many, or numbers.
 MOST_ROWS, MOST_NUMBERS = 1000, 2**23
-# Points on the way from the mean code to that of a row: with five, sums were right to a hundredth on all data tried.
-N_POINTS = 5
+# Points on the way from the mean code to that of a row: with four, sums were right to a hundredth on all data tried.
+N_POINTS = 4
+# Rows whose losses are compared.
+ROWS_TO_COMPARE = 100
 # A direction of the code with a smaller share of the largest variance is not used.
 LEAST_SHARE = 1e-8
 # A loss that changes by more than this share of itself, and of the variance of X, is another one.
@@ -96,7 +98,8 @@ def moments_of(network: nn.Module, data: Data) -> Moments:
     z, zz, zx, x, xx, counts = map(summed, sums)
     mean, divisor = z / n_counted, _divisor(n_counted, n_rows)
     counts = counts.clamp_min(torch.finfo(torch.float64).tiny)
-    shares = counts / torch.tensor([_divisor(count, n_rows) for count in counts.tolist()])
+    divisors = [_divisor(count, n_rows) for count in counts.tolist()]
+    shares = counts / torch.tensor(divisors, dtype=torch.float64)
     variance = float((shares * (xx / counts - (x[0] / counts).square()).clamp_min(0)).sum())
     return Moments(mean[0], (zz - z.T @ mean) / divisor, (zx - mean.T @ x) / divisor, variance)
 
@@ -117,7 +120,7 @@ def effects_of(network: nn.Module, data: Data, moments: Moments) -> Tensor:
         weights = getattr(data.x[rows[:1]], "weights", None)
         slopes = _exact(slopes) if weights is None else _exact(weights).sqrt()[:, None] * _exact(slopes)
         return slopes.T @ slopes @ moments.covariance
-    rows = _some(rows, data.x.shape[1])
+    rows = _some(rows, min(MOST_ROWS, max(1, MOST_NUMBERS // data.x.shape[1])))
     batch = data.x[rows]
     weights = torch.ones(len(rows), dtype=torch.float64) if data.weights is None else data.weights[rows.cpu()]
     divisor = _divisor(float(summed(weights.sum())), total(len(rows)))
@@ -138,9 +141,8 @@ def effects_of(network: nn.Module, data: Data, moments: Moments) -> Tensor:
     return summed(_exact(gradients).T @ _exact(z - centre))
 
 
-def _some(rows: Tensor, n_features: int) -> Tensor:
-    """Some of the rows, from all over them."""
-    most = min(MOST_ROWS, max(1, MOST_NUMBERS // n_features))
+def _some(rows: Tensor, most: int) -> Tensor:
+    """At most so many of the rows, from all over them."""
     return rows if len(rows) <= most else rows[torch.linspace(0, len(rows) - 1, most).long().to(rows.device)]
 
 
@@ -236,5 +238,5 @@ class _SameLoss:
         return bool(of_first(int(same)))
 
     def _losses(self, network: nn.Module) -> Tensor:
-        rows = _some(indices(self.data.rows), self.data.x.shape[1])
+        rows = _some(indices(self.data.rows), ROWS_TO_COMPARE)
         return evaluate(self.loss, network, self.data.x, rows, self.seed)

@@ -139,8 +139,14 @@ class SharedParameters(Declared):
         what each component contributes on the way from the mean code to that of a row (Sundararajan, Taly and Yan 2017,
         "Axiomatic Attribution for Deep Networks", eq. 1). The sum over components is the variance of the
         reconstruction. Of a linear decoder with uncorrelated codes it is their variance, as PCA's
-        `explained_variance_`. Of a nonlinear decoder it is computed for at most 1,000 rows, and may be negative. After
-        `fit` the components are sorted by it; `partial_fit` leaves their order, and these two attributes are gone.
+        `explained_variance_`. Of a nonlinear decoder it is computed for at most 1,000 rows, and may be negative.
+
+        `fit` sorts components by it and gives them PCA's signs: that of the largest covariance with a feature is
+        positive. Where the objective stays the same under every linear map of the code, as in AutoEncoder and
+        DenoisingAutoEncoder, components are also uncorrelated, with this variance, and of all such the nearest to the
+        principal components of X. Those of AdversarialAutoEncoder are rotated. With several codebooks components are
+        sorted within each, and with missing cells those of variational members are not. `partial_fit` leaves the order
+        as it is, and after it these two attributes are gone.
 
     explained_variance_ratio_ : ndarray of shape (n_components_,), float64
         `explained_variance_` divided by the variance of all features of X; of a table with categories, of the scaled

@@ -88,4 +88,4 @@ class FlowPrior(nn.Module):
         return standard_normal_log_density(noise) + log_determinant
 
     def draw(self, module, noise, rng):
-        return self.flow.transform().inv(noise) @ self.basis
+        return self.flow.transform().inv(noise @ self.basis.T) @ self.basis

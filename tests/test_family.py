@@ -36,9 +36,13 @@ INITIAL = dict(max_iter=1, learning_rate_init=1e-12, random_state=0)
 
 def same_weights(first, second):
     first, second = first.module_.state_dict(), second.module_.state_dict()
-    missing = second.keys() - first.keys()
-    assert missing <= {"code_scale"}  # where codes have units of their own
-    return all(torch.equal(first[name], second[name]) for name in second.keys() - missing)
+    return all(torch.equal(first[name], second[name]) for name in second)
+
+
+def same_reconstructions(first, second, X):
+    """Of models whose networks are the same, but whose components are not in the same order or directions."""
+    x_hat, expected = (model.inverse_transform(model.transform(X)) for model in (first, second))
+    return first.loss_curve_ == second.loss_curve_ and np.allclose(x_hat, expected, atol=4e-6)
 
 
 # SparseAutoEncoder.
@@ -46,7 +50,8 @@ def same_weights(first, second):
 
 def test_with_every_entry_active_it_is_a_linear_autoencoder(digits):
     options = dict(hidden_layer_sizes=(), init="random", max_iter=20, random_state=0)
-    assert same_weights(Sparse(10, n_active=10, **options).fit(digits), AutoEncoder(10, **options).fit(digits))
+    model, plain = Sparse(10, n_active=10, **options).fit(digits), AutoEncoder(10, **options).fit(digits)
+    assert same_reconstructions(model, plain, digits)
 
 
 @pytest.mark.parametrize("n_active", [1, 5, 30])
@@ -81,7 +86,7 @@ def test_l1_codes_of_an_orthogonal_dictionary_solve_the_lasso(digits, sparsity):
 def test_l1_without_a_weight_is_a_linear_autoencoder(digits):
     options = dict(hidden_layer_sizes=(), init="random", max_iter=5, random_state=0)
     sparse_model = Sparse(10, penalty="l1", sparsity=0, **options).fit(digits)
-    assert same_weights(sparse_model, AutoEncoder(10, **options).fit(digits))
+    assert same_reconstructions(sparse_model, AutoEncoder(10, **options).fit(digits), digits)
 
 
 def test_more_weight_leaves_fewer_active(digits):
@@ -662,7 +667,7 @@ def test_without_weight_the_adversary_changes_nothing(digits):
     options = dict(init="random", max_iter=5, random_state=0)
     adversarial = AdversarialAutoEncoder(3, adversary_weight=0, **options).fit(digits)
     plain = LastEpoch(3, early_stopping=False, **options).fit(digits)
-    assert same_weights(adversarial, plain)
+    assert same_reconstructions(adversarial, plain, digits)
 
 
 def mmd(first, second):
