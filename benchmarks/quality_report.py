@@ -1,123 +1,281 @@
-"""One HTML page of a run of benchmarks/quality that needs no network, with the tables and figures of its plots/.
+"""One HTML page of a run of benchmarks/quality that needs no network: which method for which purpose, maps, tables.
 
     python benchmarks/quality_report.py [RUN.parquet] [--open] [--results]
 
-Without a file, the newest one under benchmarks/quality/outputs/ is taken. The page lies beside it. With --results
-tables and three figures are written into benchmarks/results.md as well, in place of those of the last time.
+Without a file, the newest one under benchmarks/quality/outputs/ is taken. The page lies beside it. With --results the
+answers and tables are written into benchmarks/results.md as well, in place of those of the last time.
 """
 
 import argparse
-import base64
-import html
-import io
-import re
 import webbrowser
 from itertools import product
 from pathlib import Path
 
+import jinja2
+import numpy as np
+import pandas as pd
 from benchopt.benchmark import Benchmark
 from benchopt.results import read_results
-from matplotlib.image import imsave
 
 HERE = Path(__file__).parent
 QUALITY = HERE / "quality"
-ORDER = ("Ranks", "Tables", "Maps", "Pictures", "Quality and time", "Quality and components")
+Benchmark(QUALITY)  # makes benchmark_utils importable
+from benchmark_utils import answers, drawing, metrics, summary  # noqa: E402
+
 RESULTS = ("test_r2", "test_r_nx_area", "test_spearman", "test_knn", "test_linear", "fit_seconds")
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1500px; padding: 0 1em; color: #222 }
-.wide { overflow-x: auto } img { max-width: 100% } nav a { margin-right: 1em; white-space: nowrap }
-table { border-collapse: collapse; font-size: 13px } td, th { padding: .2em .6em; border-bottom: 1px solid #ddd }
-td { text-align: right; white-space: nowrap } td:first-child, th { text-align: left } td:last-child { text-align: left }
-summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
-"""
+FIRST = 6  # maps before the fold, and rebuilt pictures
+DEFINED = (
+    *(metrics.r2, metrics.mse, metrics.trustworthiness, metrics.continuity, metrics.r_nx, metrics.r_nx_area),
+    *(metrics.spearman, metrics.triplet_accuracy, metrics.stress, metrics.knn, metrics.linear, metrics.silhouette),
+    *(metrics.cluster_nmi, metrics.code_shift, metrics.agreement),
+)
 
 
-def plots(benchmark):
-    """The figures of the folder plots/, by name; benchopt brings others of its own."""
-    own = {p.name: p for p in benchmark.get_plots() if type(p).__module__.startswith("benchopt_benchmarks.")}
-    return {name: own[name] for name in sorted(own, key=lambda name: (*ORDER, name).index(name))}
+def overview(runs, purpose, k, group="test_"):
+    """Methods x data sets of the first metric of a purpose: rows by mean rank, those that lack some after."""
+    runs, name = runs[runs["k"] == k], purpose.metric.replace("test_", group)
+    table = summary.by_data(runs, name).T
+    if table.empty:
+        return None
+    raw = table.index.intersection(["raw features"])
+    ranks, lacking = summary.average_ranks(table.drop(raw).T, name)
+    ranks = ranks.mean().sort_values(kind="stable")
+    found = answers.answer(runs, purpose, k) if group == "test_" else None
+    level = [found.method, *found.ties] if found else []
+    order = [*ranks.index, *lacking, *raw]
+    width = pd.DataFrame({d: summary.means(of_data, [name])[1][name] for d, of_data in runs.groupby("data")})
+    bold = pd.DataFrame(False, index=table.index, columns=table.columns)
+    for data in table:
+        pair = (frame[[data]].rename(columns={data: name}) for frame in (table, width))
+        bold[data] = summary.best(*pair, {name: summary.ALL_METRICS[name]}, table.index.drop(raw))[name]
+    rows = [
+        dict(
+            method=m,
+            first=f"{ranks[m]:.1f}" if m in ranks else "",
+            level=m in level,
+            cells=[(summary.number(table.at[m, d]), bold.at[m, d]) for d in table],
+        )
+        for m in order
+    ]
+    return dict(k=k, metric=summary.ALL_METRICS[name], columns=list(table), rows=rows, found=found)
 
 
-def figures(plot, df):
-    """Yields (selection, title, columns or None, data) for all that a plot can show and has data for."""
-    values = {name: list(dict.fromkeys(df[f"{name}_name"])) for name in ("dataset", "objective")}
-    values |= {name: given for name, given in plot.options.items() if given is not ...}
-    for chosen in product(*(values[name] for name in plot.options)):
-        selection = dict(zip(plot.options, chosen, strict=True))
-        if data := plot.plot(df, **selection):
-            about = plot.get_metadata(df, **selection)
-            yield selection, about["title"], about.get("columns"), data
+def details(runs, purpose):
+    """Methods x metrics of a purpose on one data set: means and half-widths, rows by the first metric."""
+    names = [name for name in purpose.metrics if runs[name].notna().any()]
+    if not names:
+        return None
+    mean, width = summary.means(runs, names)
+    mean = mean.dropna(how="all").sort_values(names[0], ascending=summary.ALL_METRICS[names[0]].better < 0)
+    chosen = {name: summary.ALL_METRICS[name] for name in names}
+    bold = summary.best(mean, width.loc[mean.index], chosen, mean.index.drop("raw features", errors="ignore"))
+
+    def cell(method, name):
+        spread = f" ± {summary.number(width.at[method, name])}" if width.at[method, name] > 0 else ""
+        return summary.number(mean.at[method, name]) + spread, bold.at[method, name]
+
+    rows = [dict(method=m, first="", level=False, cells=[cell(m, name) for name in names]) for m in mean.index]
+    return dict(columns=[f"{m.heading} ({m.unit})" for m in chosen.values()], rows=rows)
 
 
-def html_table(rows, columns):
-    """Cells written **so** are bold. A column without an entry is left out."""
-    keep = [j for j in range(len(columns)) if any(row[j] for row in rows)]
-    head = "".join(f"<th>{html.escape(columns[j])}</th>" for j in keep)
+def sections(runs):
+    """For each purpose its tables over data sets, its charts, and those of each data set with all its metrics."""
+    for purpose in summary.PURPOSES:
+        ks = sorted(runs["k"].unique())
+        tables = [overview(runs, purpose, k) for k in ks]
+        in_training = [overview(runs, purpose, k, "train_") for k in ks] if purpose.metric.startswith("test_") else []
+        kept = runs[runs["method"].isin(best_settings(runs, purpose.metric))]
+        of_data = [
+            (f"{data}, {k} components", details(rows, purpose))
+            for (data, k), rows in kept.groupby(["data", "k"], sort=False)
+        ]
+        charts = [] if purpose.name != "speed" else [chart(runs, name, k) for k in ks for name in RESULTS[:2]]
+        yield dict(
+            purpose=purpose,
+            metric=summary.ALL_METRICS[purpose.metric],
+            tables=[table for table in tables if table],
+            training=[table for table in in_training if table],
+            of_data=[(title, table) for title, table in of_data if table],
+            charts=[c for c in charts if c],
+            pictures=list(rebuilt_pictures(runs)) if purpose.name == "rebuild" else [],
+        )
 
-    def cell(text):
-        bold = re.sub(r"[*]{2}(.*?)[*]{2}", r"<b>\1</b>", html.escape(text))
-        return f"<td>{bold}</td>"
 
-    body = "".join(f"<tr>{''.join(cell(row[j]) for j in keep)}</tr>" for row in rows)
-    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
+def chart(runs, name, k):
+    """Quality against time, both means over the data sets that a method has."""
+    runs = runs[(runs["k"] == k) & (runs["method"] != "raw features")]
+    values, seconds = summary.by_data(runs, name), summary.by_data(runs, "fit_seconds")
+    whole = values.dropna(axis=1)
+    points = [(m, float(np.exp(np.log(seconds[m]).mean())), whole[m].mean()) for m in whole]
+    metric = summary.ALL_METRICS[name]
+    label = f"{metric.label}, mean over data sets, {k} components"
+    return dict(label=label, svg=drawing.quality_and_time(points, label)) if len(points) > 1 else None
 
 
-def html_picture(image, title):
-    """An <img> that holds its PNG."""
-    file = io.BytesIO()
-    imsave(file, image, format="png")
-    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+def best_settings(runs, name):
+    """One method of each estimator, that of the best mean rank in a metric; the best first."""
+    ranks, _ = summary.average_ranks(summary.by_data(runs, name), name)
+    order = [*ranks.mean().sort_values(kind="stable").index, *runs["method"].unique()]
+    kept = {}
+    for method in order:
+        kept.setdefault(method.split(" (")[0], method)
+    return list(kept.values())
+
+
+def maps(runs):
+    """For each data set: the best method of each solver, then the others, each at its best setting."""
+    runs = runs[runs["map"].notna() & (runs["idx_rep"] == 0) & (runs["method"] != "raw features")]
+    if runs.empty:
+        return
+    order = best_settings(runs, "test_r_nx_area")
+    runs = runs[runs["method"].isin(order)]
+    runs = runs.assign(place=runs["method"].map(order.index)).sort_values("place", kind="stable")
+    of_solvers = runs.drop_duplicates("solver")["method"].tolist()
+    first = of_solvers[:FIRST]
+    if "PCA" in of_solvers and "PCA" not in first:
+        first[-1] = "PCA"
+    most_points = int(np.clip(drawing.MOST_POINTS / len(runs), 100, 500))
+    named = sorted(runs.groupby("data", sort=False), key=lambda pair: (pair[1]["kind"].iloc[0] != "pictures", pair[0]))
+    for data, of_data in named:
+        drawn = [
+            (run["method"], one_map(data, run, most_points), run["map_group"] == "test")
+            for _, run in of_data.iterrows()
+        ]
+        labels, target = of_data["map_labels"].iloc[0], of_data["target"].iloc[0]
+        legend = [] if target != "classes" else [(int(c), drawing.look(int(c))) for c in np.unique(labels)]
+        yield dict(
+            data=data,
+            first=[d for d in drawn if d[0] in first],
+            others=[d for d in drawn if d[0] not in first],
+            target=target,
+            legend=legend,
+            n=len(of_data[of_data["map_group"] == "test"]["map"].iloc[0]),
+            most=most_points,
+        )
+
+
+def one_map(data, run, most_points):
+    rows = "held-out rows" if run["map_group"] == "test" else "rows of the fit"
+    area = summary.number(run[f"{run['map_group']}_r_nx_area"])
+    colours = dict(classes="coloured by class", number="coloured by target", none="")[run["target"]]
+    title = f"{run['method']}, {data}: {len(run['map'])} {rows} {colours}; R_NX area {area}"
+    labels = run["map_labels"] if run["target"] != "none" else np.zeros(len(run["map"]))
+    return drawing.scatter(run["map"], labels, run["target"], title, most_points)
+
+
+def rebuilt_pictures(runs):
+    """(title, [(method, R2, <img>)]) for each data set of pictures and number of components: the best, and PCA."""
+    runs = runs[runs["pictures"].notna() & (runs["method"] != "raw features")].sort_values("test_r2", ascending=False)
+    runs = runs[runs["method"].isin(best_settings(runs, "test_r2"))]
+    for (data, k), of_data in runs.groupby(["data", "k"]):
+        originals = of_data.iloc[0]["originals"]
+        strips = [("original", "", drawing.strip(originals, f"held-out pictures of {data}"))]
+        pca = of_data[of_data["method"] == "PCA"]
+        for _, run in pd.concat([of_data[:FIRST], pca]).drop_duplicates("method").iterrows():
+            strips.append(
+                (
+                    run["method"],
+                    summary.number(run["test_r2"]),
+                    drawing.strip(run["pictures"], f"rebuilt by {run['method']}"),
+                )
+            )
+        yield f"{data}, {k} components", strips
+
+
+def circumstances(runs):
+    """How it was run, as the runs recorded it: label -> text."""
+    limits = runs[["p_obj_time_limit", "p_obj_memory_limit", "p_obj_max_rows"]].drop_duplicates().iloc[0]
+    splits = runs.groupby("data")["idx_rep"].nunique()
+    n_splits = str(splits.max()) if splits.min() == splits.max() else f"{splits.min()} to {splits.max()}"
+    facts = {
+        "Versions": "; also ".join(runs["versions"].unique()),
+        "Machine": "; ".join(machine(row) for _, row in runs.drop_duplicates("system-cpus").iterrows()),
+        "Splits": f"{n_splits} of each data set; a quarter of the rows held out, classes in proportion",
+        "Limits": f"{limits.iloc[0]} s and {limits.iloc[1]} GB a fit; of more than {limits.iloc[2]:,} rows a sample",
+        "Threads": "one a fit, other runs beside it unless run with -j 1",
+    }
+    if "base_seed" in runs:
+        facts["Seed"] = ", ".join(str(seed) for seed in sorted(runs["base_seed"].unique()))
+    return facts
+
+
+def machine(run):
+    known = [f"{run['system-cpus']} cores"] + [
+        str(run[name]) for name in ("system-processor", "platform") if isinstance(run.get(name), str)
+    ]
+    return ", ".join(known)
+
+
+def data_sets(runs):
+    columns = ["data", "n_all", "n_train", "n_test", "n_features", "kind", "target", "sampled"]
+    return runs.groupby("data", sort=False)[columns].first().to_dict("records")
 
 
 def page(df):
-    """The report: figures over all data sets, then those of each. Tables of training rows are folded up."""
-    parts = {name: [] for name in ["", *dict.fromkeys(df["dataset_name"])]}
-    for plot in plots(Benchmark(QUALITY)).values():
-        for selection, title, columns, data in figures(plot, df):
-            body = html_table(data, columns) if columns else "".join(html_picture(d["image"], title) for d in data)
-            folded = "" if selection.get("part") == "training rows" else " open"
-            parts[selection.get("dataset", "")].append(
-                f"<details{folded}><summary>{html.escape(title)}</summary>{body}</details>"
-            )
-    links = "".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>' for name in parts if name)
-    sections = "".join(
-        f'<h2 id="{html.escape(name)}">{html.escape(name)}</h2>' * bool(name) + "".join(part)
-        for name, part in parts.items()
+    runs = summary.tidy(df).rename(columns={"solver_name": "full_name"})
+    runs["solver"] = runs["full_name"].str.split("[").str[0]
+    defined = [(f.__name__.replace("_", " "), f.__doc__.split("\n\n")[0]) for f in DEFINED]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    return f"""<!doctype html><html lang=en><meta charset=utf-8><title>Dimensionality reduction</title>
-<style>{STYLE}</style>
-<h1>Dimensionality reduction</h1>
-<p>{html.escape(circumstances(df))} ↑ more is better, ↓ less is better; ±: half the 95 % interval over repetitions;
-bold: the best, and all whose interval meets the best one's (raw features are no reduction and take no part). An empty
-cell is what a method does not offer, or the last column says why not.</p>
-<nav>{links}</nav>
-{sections}</html>"""
-
-
-def circumstances(df):
-    """Versions and machine, as the runs recorded them."""
-    used = "; also ".join(df["objective_versions"].unique())
-    machines = ", ".join(f"{cores} cores" for cores in df["system-cpus"].unique()) if "system-cpus" in df else "?"
-    return f"{used}; {machines}. Every method was fitted on one thread, other runs beside it."
+    return environment.get_template("quality_report.html").render(
+        answers=answers.answers(runs),
+        metrics=summary.ALL_METRICS,
+        number=summary.number,
+        least_sets=answers.LEAST_SETS,
+        ks=sorted(runs["k"].unique()),
+        n_data=runs["data"].nunique(),
+        n_methods=runs["method"].nunique(),
+        n_splits=runs["idx_rep"].nunique(),
+        maps=list(maps(runs)),
+        sections=list(sections(runs)),
+        abilities=answers.abilities(runs),
+        failures=answers.failures(runs).to_dict("records"),
+        left_out=summary.LEFT_OUT,
+        circumstances=circumstances(runs),
+        data_sets=data_sets(runs),
+        defined=defined,
+        palette=dict(light=drawing.LIGHT, dark=drawing.DARK),
+    )
 
 
 def markdown(df):
-    """Tables of five metrics, data sets by methods, for each number of components; then the figures."""
-    from benchmark_utils.summary import ALL_METRICS, best, means, number, tidy
-
-    runs = tidy(df)
-    lines = [circumstances(df), ""]
+    """The answers, then tables of five metrics, data sets by methods, for each number of components."""
+    runs = summary.tidy(df)
+    lines = [f"{label}: {text}. " for label, text in circumstances(runs).items()]
+    lines += ["", "| purpose | components | take | it has | beside | by | better on | ties |", "|---" * 8 + "|"]
+    for a in answers.answers(runs):
+        by = f"{a.gain:.1f} times" if a.purpose.is_ratio else f"{a.gain:+.3f}"
+        verdict = "cannot be told" if np.isnan(a.p) else f"p = {a.p:.2g}"
+        cells = [
+            f"{a.purpose.title} ({summary.ALL_METRICS[a.purpose.metric].label})",
+            a.k,
+            f"**{a.method}**",
+            summary.number(a.value),
+        ]
+        cells += [
+            a.other,
+            by,
+            f"{a.wins} of {a.n} {a.units}, {verdict}",
+            ", ".join(a.ties),
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines.append("")
     for k, name in product(sorted(runs["k"].unique()), RESULTS):
-        metric, of_k = ALL_METRICS[name], runs[runs["k"] == k]
+        metric, of_k = summary.ALL_METRICS[name], runs[runs["k"] == k]
         methods = sorted(of_k.loc[of_k[name].notna(), "method"].unique())
         where = "held-out rows" if name.startswith("test_") else "training rows"
         better = "more" if metric.better > 0 else "less"
         lines += [f"**{metric.label}** ({metric.unit}; {better} is better), **{k} components**, {where}:", ""]
         lines += [f"| data | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
         for data, of_data in of_k.groupby("data"):
-            mean, width = means(of_data, [name])
-            bold = best(mean, width, {name: metric}, mean.index.drop("raw features", errors="ignore"))[name]
-            cells = {m: f"**{number(v)}**" if bold[m] else number(v) for m, v in mean[name].items()}
+            mean, width = summary.means(of_data, [name])
+            bold = summary.best(mean, width, {name: metric}, mean.index.drop("raw features", errors="ignore"))[name]
+            cells = {m: f"**{summary.number(v)}**" if bold[m] else summary.number(v) for m, v in mean[name].items()}
             cells |= {m: "failed" for m in of_data.loc[of_data["reason"] != "", "method"] if not cells[m]}
             lines.append(f"| {data} | {' | '.join(cells.get(m, '') for m in methods)} |")
         lines.append("")
@@ -125,25 +283,12 @@ def markdown(df):
 
 
 def write_results(df):
-    """The block of results.md between its two marks; figures: ranks and time of the middle size, maps of one set."""
-    own, lines = plots(Benchmark(QUALITY)), markdown(df)
-    sizes = df.groupby("objective_name")["p_obj_n_components"].first().sort_values().index
-    pictures = df.loc[df["objective_kind"] == "pictures", "dataset_name"]
-    wanted = {
-        "objective": sizes[len(sizes) // 2],
-        "dataset": (pictures if len(pictures) else df["dataset_name"]).iloc[-1],
-    }
-    for name in ("Ranks", "Quality and time", "Maps"):
-        for selection, title, _, data in figures(own[name], df):
-            if selection.items() <= wanted.items():
-                path = HERE / "figures" / f"{name.lower().replace(' ', '_')}.png"
-                path.parent.mkdir(exist_ok=True)
-                imsave(path, data[0]["image"])
-                lines += [f"![{title}](figures/{path.name})", "", f"{title}.", ""]
+    """The block of results.md between its two marks."""
     results = HERE / "results.md"
     begin, end = "<!-- quality: begin -->\n", "<!-- quality: end -->"
     before, rest = results.read_text(encoding="utf-8").split(begin)
-    results.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1], encoding="utf-8")
+    text = before + begin + "\n".join(markdown(df)) + "\n" + end + rest.split(end)[1]
+    results.write_text(text, encoding="utf-8")
 
 
 def main():

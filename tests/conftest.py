@@ -45,3 +45,14 @@ def real_data():
             return archive["X"].astype(np.float64)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def utils():
+    """The modules that the files of benchmarks/quality share, as benchopt loads them."""
+    from benchopt.benchmark import Benchmark
+
+    Benchmark(Path(__file__).parents[1] / "benchmarks" / "quality")
+    from benchmark_utils import answers, data, drawing, guard, metrics, summary
+
+    return dict(answers=answers, data=data, drawing=drawing, guard=guard, metrics=metrics, summary=summary)

@@ -1,10 +1,16 @@
-"""From the rows that benchopt collected to tables: what the figures and the report share."""
+"""From the rows that benchopt collected to tables: means, intervals, ranks, and what is measured for which purpose."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+# Of skae's transformers, those that the benchmark cannot be fair to, and why.
+LEFT_OUT = {
+    "ConditionalVAE": "models some columns given others, which no data set here sets apart. Given none, it is VAE, "
+    "which takes part",
+}
 
 
 class Metric(NamedTuple):
@@ -13,6 +19,10 @@ class Metric(NamedTuple):
     label: str
     unit: str
     better: int
+
+    @property
+    def heading(self):
+        return f"{self.label} {'↑' if self.better > 0 else '↓'}"
 
 
 METRICS = {
@@ -51,26 +61,70 @@ OF_THE_RUN = {
 ALL_METRICS = {f"{group}_{name}": m for group in ("test", "train") for name, m in METRICS.items()} | OF_THE_RUN
 
 
+class Purpose(NamedTuple):
+    """What a code is wanted for: its first metric decides, the others are told beside it."""
+
+    name: str
+    title: str
+    measure: str  # its first metric, in words
+    metrics: tuple
+
+    @property
+    def metric(self):
+        return self.metrics[0]
+
+    @property
+    def is_ratio(self):
+        """Times are compared by their ratio, all else by the difference."""
+        return self.metric == "fit_seconds"
+
+
+def _held_out(*names):
+    return tuple(f"test_{name}" for name in names)
+
+
+PURPOSES = (
+    Purpose(
+        "rebuild",
+        "Rebuild rows",
+        "share of the variance rebuilt (R²)",
+        (*_held_out("r2", "mse", "log_likelihood"), "noisy_r2", "masked_r2"),
+    ),
+    Purpose(
+        "map",
+        "Draw a map",
+        "neighbourhoods of all sizes kept, 0 random, 1 all (R_NX area)",
+        (*_held_out("r_nx_area", "spearman", "triplets", "stress"), "agreement", "noisy_shift", "masked_shift"),
+    ),
+    Purpose(
+        "neighbours",
+        "Keep neighbours",
+        "of the 15 nearest, 0 random, 1 all (R_NX 15)",
+        _held_out(*(f"{name}_{k}" for k in (15, 5, 50) for name in ("r_nx", "trustworthiness", "continuity"))),
+    ),
+    Purpose(
+        "features",
+        "Features for a model",
+        "a linear model on the codes: accuracy, or R² of a number",
+        _held_out("linear", "knn", "silhouette", "nmi"),
+    ),
+    Purpose("speed", "Speed", "seconds to fit, one thread", ("fit_seconds", "transform_seconds", "peak_memory")),
+)
+
+
 def tidy(df):
-    """One row a run with the columns data, method, k and those of the objective; a metric nothing had is NaN.
-
-    benchopt hands the same frame to every figure: the last one is remembered.
-    """
-    if _last.get("frame") is not df:
-        _last.update(frame=df, tidied=_tidied(df))
-    return _last["tidied"]
-
-
-_last = {}
-
-
-def _tidied(df):
+    """One row a run with the columns data, method, k and those of the objective; a metric nothing had is NaN."""
     df = df.rename(columns=lambda name: name.removeprefix("objective_") if name != "objective_name" else name)
-    columns = {name: df.get(name, np.nan) for name in [*ALL_METRICS, "map", "map_labels", "pictures"]}
+    columns = {name: df.get(name, np.nan) for name in [*ALL_METRICS, "map", "map_labels", "pictures", "originals"]}
     df = df.assign(**columns)
-    df["data"] = df["dataset_name"]
+    df["data"] = [_data_name(name) for name in df["dataset_name"]]
     df["k"] = df["p_obj_n_components"].astype(int)
     return df.assign(method=_method_names(df))
+
+
+def _data_name(name):
+    """What stands in the brackets: digits of bundled[digits]."""
+    return name.split("[", 1)[-1].removesuffix("]")
 
 
 def _method_names(df):
@@ -125,14 +179,14 @@ def best(mean, width, metrics, candidates):
     return found
 
 
-def average_ranks(runs, name):
-    """Ranks on each data set (1 is best) of the methods that have a value on all, and those that lack some.
+def by_data(runs, name, unit="data"):
+    """Frame, data sets (or other units) x methods, of the means of a metric, without those that nothing has."""
+    table = runs.groupby([unit, "method"], sort=False)[name].mean().unstack()
+    return table.dropna(how="all").dropna(axis=1, how="all")
 
-    The raw features are no reduction and take no part.
-    """
-    runs = runs[runs["method"] != "raw features"]
-    table = runs.groupby(["data", "method"])[name].mean().unstack()
-    table = table.dropna(how="all").dropna(axis=1, how="all")
+
+def average_ranks(table, name):
+    """Ranks on each data set (1 is best) of the methods that have a value on all, and those that lack some."""
     whole = table.dropna(axis=1)
     return (-ALL_METRICS[name].better * whole).rank(axis=1), sorted(set(table) - set(whole))
 

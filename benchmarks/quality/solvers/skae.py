@@ -3,16 +3,19 @@ from pathlib import Path
 import numpy as np
 from benchmark_utils.data import fingerprint
 from benchmark_utils.method import Method
+from benchmark_utils.summary import LEFT_OUT
 
 import skae
 
+MEMBERS = [n for n in skae.__all__ if issubclass(getattr(skae, n), skae.BaseAutoEncoder) and n != "BaseAutoEncoder"]
+
 
 class Solver(Method):
-    """Every estimator of skae, with its defaults: a parameter that is None here is not given."""
+    """Every transformer of skae, with its defaults: a parameter that is None here is not given."""
 
     name = "skae"
     parameters = {
-        "estimator_name": [name for name in skae.__all__ if name != "BaseAutoEncoder" and "Search" not in name],
+        "estimator_name": [name for name in MEMBERS if name not in LEFT_OUT],
         "hidden_layer_sizes": [None],
         "init": [None],
         "max_iter": [None],
