@@ -6,10 +6,11 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from contextlib import contextmanager
 from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
@@ -19,7 +20,7 @@ from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
 from ._mapped import indices
 from ._networks import AutoEncoderModule
-from ._parameters import SharedParameters
+from ._parameters import SharedParameters, validated
 from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
@@ -34,13 +35,7 @@ __all__ = ["BaseAutoEncoder"]
 FIRST_ROWS = 1000
 
 
-class BaseAutoEncoder(
-    SharedParameters,
-    FittedNetwork,
-    CallbackSupportMixin,
-    BaseEstimator,
-    metaclass=ABCMeta,
-):
+class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Base of all members, and the way to write one's own.
 
     A member declares its parameters and its objective: ``_loss(module, x)`` takes a batch of scaled rows (less their
@@ -99,8 +94,8 @@ class BaseAutoEncoder(
 
     # Fitting.
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None, sample_weight_val=None):
+    @validated
+    def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None, sample_weight_val=None) -> Self:
         """Fit the network to X.
 
         Parameters
@@ -163,8 +158,8 @@ class BaseAutoEncoder(
             self._after_fit(valid, weights)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
+    @validated
+    def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue from the present weights with one pass over the rows of X.
 
         Mean, scale and axes follow the first 1000 rows: until there are so many, each call keeps its rows, sets mean,

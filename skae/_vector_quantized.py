@@ -3,6 +3,7 @@
 import warnings
 from itertools import pairwise
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,7 +174,7 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
         return self._map(X, codes, self.module_.codebooks.shape[0]).astype(np.int64)
 
     @property
-    def code_followers_(self):
+    def code_followers_(self) -> list:
         check_is_fitted(self)
         shape = (self.n_codes_, self.n_codes_)
         return [
@@ -181,7 +182,7 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
         ]
 
     @property
-    def labels_(self):
+    def labels_(self) -> np.ndarray:
         check_is_fitted(self)
         try:
             return self._numbered(self._codes_)
@@ -189,11 +190,11 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
             raise AttributeError(str(error)) from None
 
     @property
-    def codebooks_(self):
+    def codebooks_(self) -> np.ndarray:
         check_is_fitted(self)
         return (self.module_.codebooks * self.scale_).numpy(force=True)
 
-    def predict(self, X):
+    def predict(self, X) -> np.ndarray:
         """Index of the code of each row.
 
         Parameters
@@ -226,7 +227,7 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
             )
         return np.ravel_multi_index(tuple(codes.T), (n_codes,) * n_codebooks)
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state=None) -> Any:
         """Draw new rows: codes from a prior fitted to those of the training rows, decoded.
 
         The prior of the first codebook's code is its frequency; that of each further one its frequency given the code
