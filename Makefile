@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo docs test test-slow benchmark benchmark-full results speed fallback clean
+.PHONY: demo docs test test-slow test-oldest test-newest lint dist benchmark benchmark-full results speed fallback clean
 
 demo: .venv/examples
 	$(BIN)/python examples/plot_compare.py
@@ -17,6 +17,34 @@ test-slow: .venv/test
 # the site, docs/_build/html/index.html: runs all examples
 docs: .venv/docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+lint: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# what can be published: built, checked, installed into an empty environment, and tried there with README's first example
+dist: .venv/dist
+	rm -rf dist build
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/smoke.py dist/*.whl dist/*.tar.gz
+
+# The oldest supported versions. PyTorch 2.4.0 from the package index brings gigabytes of CUDA, which a CPU does not need:
+# give pip PyTorch's own index of CPU builds if there is one, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+test-oldest:
+	$(MAKE) .venv-oldest/ready
+	.venv-oldest/bin/python -m pytest $(TESTS)
+
+# the newest, whatever constraints.txt says
+test-newest:
+	$(MAKE) .venv-newest/ready
+	.venv-newest/bin/python -m pytest $(TESTS)
+
+.venv-%/ready: pyproject.toml .ci/oldest.txt .ci/newest.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --requirement .ci/$*.txt --editable .
+	touch $@
 
 QUALITY = benchmarks/quality
 
@@ -46,4 +74,4 @@ fallback: .venv/benchmarks
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-oldest .venv-newest build dist

@@ -1,6 +1,7 @@
 """AdversarialAutoEncoder: codes that an adversary cannot tell from draws of the prior."""
 
 from numbers import Real
+from typing import Any
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -109,7 +110,7 @@ class AdversarialAutoEncoder(BaseAutoEncoder):
     def _build_module(self, n_features, n_components, scale, **options):
         return AdversarialModule(n_features, n_components, self._hidden_layer_sizes(), self.activation, **options)
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state=None) -> Any:
         """Draw new rows: decoded draws of the prior.
 
         Parameters

@@ -5,10 +5,11 @@ import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
@@ -20,7 +21,7 @@ from ._initialization import Initialization
 from ._memory import check_memory
 from ._networks import AutoEncoderModule
 from ._ordering import ordered
-from ._parameters import SharedParameters, unchanged_on_error
+from ._parameters import SharedParameters, unchanged_on_error, validated
 from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
@@ -95,8 +96,8 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
 
     # Fitting.
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None, sample_weight_val=None):
+    @validated
+    def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None, sample_weight_val=None) -> Self:
         """Fit the network to X.
 
         If `torch.distributed` has a process group, all its processes call `fit` together, each with rows of its own as
@@ -173,8 +174,8 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
             self._after_fit(valid, weights)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
+    @validated
+    def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue from the present weights with one pass over the rows of X.
 
         Mean, scale and axes follow the first 1000 rows: until there are so many, each call keeps its rows, sets mean,

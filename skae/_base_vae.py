@@ -4,6 +4,7 @@ import math
 import warnings
 from functools import partial
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,7 +173,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
             )
 
     @property
-    def noise_variance_(self):
+    def noise_variance_(self) -> float | np.ndarray:
         check_is_fitted(self)
         if self.module_.probabilities:
             raise AttributeError("Only the Gaussian likelihood has a noise variance.")
@@ -182,7 +183,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         first = np.cumsum((0, *self.module_.columns.sizes[:-1]))
         return noise[first] * self._scaler_.column_scales() ** 2
 
-    def score_samples(self, X, n_draws=100):
+    def score_samples(self, X, n_draws: int = 100) -> np.ndarray:
         r"""Importance-weighted bound on the log-likelihood of each row.
 
         .. math:: \ln \frac{1}{K} \sum_{k=1}^K \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
@@ -214,7 +215,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         X = self._validate(X)
         return self._bound(X, n_draws, lambda log_weights: torch.logsumexp(log_weights, 0) - math.log(n_draws))
 
-    def elbo(self, X, n_draws=100):
+    def elbo(self, X, n_draws: int = 100) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         r"""Evidence lower bound of each row and its two terms.
 
         .. math:: E_{q(z | x)} \ln p(x | z) - KL(q(z | x) \Vert p(z))
@@ -253,7 +254,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         divergence += self._over_draws(X, n_draws, difference, lambda values: values.mean(0))
         return bound, bound + divergence, divergence
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None) -> float:
         """Mean over rows of `score_samples`: a bound on the log-likelihood, in nats; higher is better.
 
         Parameters
@@ -280,7 +281,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
         scores = self.score_samples(X)
         return float(np.average(scores, weights=checked_weights(sample_weight, scores)))
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state=None) -> Any:
         """Draw new rows: codes from the prior, then rows from the likelihood.
 
         Parameters

@@ -32,13 +32,18 @@ def card(estimator, X, X_test):
     procedure = "Model description/Training Procedure"
     filled.add(**{procedure: _of_training(estimator)})
     table = "Loss of each row, on average; the validation loss chose the epoch." if _validated(estimator) else None
-    filled.add_table(folded=True, description=table, **{f"{procedure}/Loss curves": _curves(estimator)})
+    _add_table(filled, f"{procedure}/Loss curves", _curves(estimator), folded=True, description=table)
     rows = {"fit": X, "held out": X_test}
     described = [_described(estimator, which, X) for which, X in rows.items() if which == "fit" or X is not None]
     columns = {key: [row[key] for row in described] for key in described[0]}
-    filled.add_table(description=_about_data(estimator), **{"Model description/Evaluation Results": columns})
+    _add_table(filled, "Model description/Evaluation Results", columns, description=_about_data(estimator))
     filled.add(**{"How to Get Started with the Model": USE})
     return filled
+
+
+def _add_table(card, section, columns, **options):
+    card.add_table(**{section: columns}, **options)
+    card.select(section).title = section.split("/")[-1]  # skops takes the whole path
 
 
 def _first_sentence(estimator):

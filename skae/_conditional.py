@@ -1,6 +1,7 @@
 """ConditionalVAE: a variational autoencoder given some of the columns."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +138,7 @@ class ConditionalVAE(BaseVAE):
         module, condition = self.module_, inputs[:, len(self.mean_) :]
         return torch.cat([module.decode(torch.cat([module.encode(inputs), condition], 1)), condition], 1)
 
-    def inverse_transform(self, X, condition=None):
+    def inverse_transform(self, X, condition=None) -> Any:
         """Decode codes under a condition.
 
         With the code of a row and another condition than its own: what the row would have been.
@@ -171,7 +172,7 @@ class ConditionalVAE(BaseVAE):
             return super().inverse_transform(X)
         return self._with_given(self._map(self._beside(Z, given), self._decode, self.n_features_in_), given)
 
-    def sample(self, n_samples=1, condition=None, random_state=None):
+    def sample(self, n_samples: int = 1, condition=None, random_state=None) -> Any:
         """Draw new rows that meet a condition: codes from the prior, then rows from the likelihood.
 
         Parameters
@@ -204,7 +205,7 @@ class ConditionalVAE(BaseVAE):
         codes = self._beside(self._draw_codes(n_samples, rng), given)
         return self._with_given(self._drawn_rows(codes, rng), given)
 
-    def impute(self, X, n_draws=None, random_state=None):
+    def impute(self, X, n_draws: int | None = None, random_state=None) -> Any:
         check_is_fitted(self)
         if len(self.condition_indices_) and is_missing_table(X)[:, self.condition_indices_].any():
             raise ValueError(

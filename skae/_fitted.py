@@ -1,8 +1,10 @@
 """What a fitted estimator does with its network: encode, decode, score, and travel in a pickle."""
 
 import inspect
+import os
 import warnings
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ RELEASED_AT = 100_000
 class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Uses the network ``module_``, in float64, and the scaler ``_scaler_``, both of which `fit` sets."""
 
-    def transform(self, X, out=None):
+    def transform(self, X, out=None) -> np.ndarray:
         """Encode X.
 
         Deterministic and computed in float64, so that a row's code does not depend on the rows beside it.
@@ -64,7 +66,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             )
         return self._map(X, self._encode, self.n_components_, out=out)
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X) -> Any:
         """Decode codes, back in the units of the training data.
 
         Parameters
@@ -98,7 +100,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             )
         return X
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score each row by minus the squared error of its reconstruction: higher is more normal.
 
         Parameters
@@ -121,7 +123,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         X = self._validate(X)
         return self._map(X, self._minus_squared_error, None)
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None) -> float:
         """R2 of the reconstruction: one less the share of the variance of X, over all features, left unexplained.
 
         Parameters
@@ -181,7 +183,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             left = weighted(lambda x: ((self._inputs(x) - self._reconstruction(x)) / self.scale_).square())
         return total.numpy(force=True), left.numpy(force=True)
 
-    def to_onnx(self, path, method="transform"):
+    def to_onnx(self, path: str | os.PathLike, method: str = "transform") -> None:
         """Write an ONNX file that computes the codes of rows, or the rows of codes, without skae and PyTorch.
 
         The graph (opset 18) has all that the method does with numbers: mean, scale, indicators of categories and, if X
@@ -211,7 +213,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         write_onnx(self, path, method)
 
-    def model_card(self, X=None, X_test=None):
+    def model_card(self, X=None, X_test=None) -> Any:
         """Describe the fitted model for those who are to use it: a card of skops, ``.save("README.md")`` writes it.
 
         It has the parameters, the loss curves, versions, and of the rows given their number, features, missing cells,

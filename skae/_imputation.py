@@ -2,6 +2,7 @@
 
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ N_RECONSTRUCTIONS = 10
 class Imputes:
     """Gives a variational autoencoder the method `impute`."""
 
-    def impute(self, X, n_draws=None, random_state=None):
+    def impute(self, X, n_draws: int | None = None, random_state=None) -> Any:
         r"""Fill missing cells: with the best guess, or with draws from what is missing given what is observed.
 
         The best guess is the mean of numbers and the most probable category, by self-normalized importance weights

@@ -1,9 +1,11 @@
 """AutoEncoderImputer: an imputer in scikit-learn's sense, on any member of the family."""
 
+from typing import Any, Self
+
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
@@ -13,6 +15,7 @@ from ._base import BaseAutoEncoder
 from ._columns import categorical_columns, is_missing_table, library, stacked_columns
 from ._imputation import reconstructed
 from ._layers import factor_model
+from ._parameters import validated
 from ._tables import scaler_for
 from ._variational import VAE
 
@@ -110,8 +113,8 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         self.keep_empty_features = keep_empty_features
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    @validated
+    def fit(self, X, y=None) -> Self:
         """Fit the estimator to X.
 
         Parameters
@@ -171,7 +174,7 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
         most = X.shape[0] // ROWS_OF_A_COMPONENT
         return VAE(best_size(scaler, valid, most, rng) + MORE_COMPONENTS, random_state=seed)
 
-    def transform(self, X):
+    def transform(self, X) -> Any:
         """Fill the missing cells of X.
 
         Parameters
@@ -215,7 +218,7 @@ class AutoEncoderImputer(TransformerMixin, BaseEstimator):
             filled.columns = self.get_feature_names_out()  # names of both kinds would be refused by what follows
         return filled
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features=None) -> np.ndarray:
         """Names of the columns of the completed table.
 
         Parameters

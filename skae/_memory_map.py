@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class MemoryMap(NamedTuple):
         return [place for place, name in enumerate(self.names) if name in self.categories]
 
 
-def memory_map(source, path):
+def memory_map(source: Any, path: str | os.PathLike) -> MemoryMap:
     """Write a table that is larger than memory to a file that every estimator can fit.
 
     An estimator reads a memory map of 128 MB or more in blocks, so that no more than about 200 MB are in memory.

@@ -2,11 +2,14 @@
 
 import math
 import re
+from collections.abc import Callable
 from contextlib import contextmanager
 from numbers import Integral, Real
+from typing import TypeVar
 
 import numpy as np
 import torch
+from sklearn.base import _fit_context
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError, RealNotInt, StrOptions
@@ -14,12 +17,20 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Rea
 from ._declaration import Declared, parameter
 from ._layers import ACTIVATIONS
 
-__all__ = ["SharedParameters", "unchanged_on_error"]
+__all__ = ["SharedParameters", "unchanged_on_error", "validated"]
 
 # Chosen by benchmarks/schedules.py.
 MIN_EPOCHS, MAX_EPOCHS, MAX_ROWS = 45, 150, 450_000
 # Up to so many rows a network is trained on all of them.
 REFIT_ROWS = 1500
+
+
+Method = TypeVar("Method", bound=Callable)
+
+
+def validated(method: Method) -> Method:
+    """Let a method check the parameters before it fits; a decorator of its own, as scikit-learn's has no types."""
+    return _fit_context(prefer_skip_nested_validation=True)(method)
 
 
 class DeviceOptions(StrOptions):

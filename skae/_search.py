@@ -1,5 +1,7 @@
 """Searches of scikit-learn in which the networks of all candidates and folds train together."""
 
+from typing import Self
+
 from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.model_selection._search_successive_halving import HalvingGridSearchCV, HalvingRandomSearchCV
@@ -17,7 +19,7 @@ __all__ = [
 class TrainsTogether:
     """Runs the fits of a search of scikit-learn beside one another, so that their networks train together."""
 
-    def fit(self, X, y=None, **params):
+    def fit(self, X, y=None, **params) -> Self:
         """Run fit with all sets of parameters.
 
         Parameters

@@ -2,7 +2,9 @@
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
+import numpy as np
 import torch
 from scipy import sparse
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -134,12 +136,12 @@ class SparseAutoEncoder(BaseAutoEncoder):
         )
 
     @property
-    def components_(self):
+    def components_(self) -> np.ndarray:
         check_is_fitted(self)
         atoms = self.module_.decoder.linear.weight * (self.scale_ / self._code_scale())
         return atoms.T.numpy(force=True)
 
-    def transform(self, X):
+    def transform(self, X) -> Any:
         """Sparse codes of X.
 
         Parameters
@@ -162,7 +164,7 @@ class SparseAutoEncoder(BaseAutoEncoder):
         codes = super().transform(X)
         return sparse.csr_array(codes) if self.sparse_output else codes
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X) -> Any:
         """Decode codes, back in the units of the training data.
 
         Parameters

@@ -3,6 +3,7 @@
 import warnings
 from itertools import pairwise
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -177,7 +178,7 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
         return self._map(X, codes, self.module_.codebooks.shape[0]).astype(np.int64)
 
     @property
-    def code_followers_(self):
+    def code_followers_(self) -> list:
         check_is_fitted(self)
         shape = (self.n_codes_, self.n_codes_)
         return [
@@ -185,7 +186,7 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
         ]
 
     @property
-    def labels_(self):
+    def labels_(self) -> np.ndarray:
         check_is_fitted(self)
         try:
             return self._numbered(self._codes_)
@@ -193,11 +194,11 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
             raise AttributeError(str(error)) from None
 
     @property
-    def codebooks_(self):
+    def codebooks_(self) -> np.ndarray:
         check_is_fitted(self)
         return (self.module_.codebooks * self.scale_).numpy(force=True)
 
-    def predict(self, X):
+    def predict(self, X) -> np.ndarray:
         """Index of the code of each row.
 
         Parameters
@@ -230,7 +231,7 @@ class VQVAE(ClusterMixin, BaseAutoEncoder):
             )
         return np.ravel_multi_index(tuple(codes.T), (n_codes,) * n_codebooks)
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state=None) -> Any:
         """Draw new rows: codes from a prior fitted to those of the training rows, decoded.
 
         The prior of the first codebook's code is its frequency; that of each further one its frequency given the code

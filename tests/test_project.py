@@ -55,7 +55,7 @@ ROOMS["_base_vae"] |= {"_scaling"}
 ROOMS["_base_vae"] |= {"_distributed", "_mapped"}
 ROOMS["_condition"] = {"_columns", "_mapped", "_rows", "_scaling", "_tables"}
 ROOMS["_memory_map"] = {"_columns"}
-ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_tables", "_variational"}
+ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_parameters", "_tables", "_variational"}
 TORCH_ONLY = {
     "_adam",
     "_axes",
@@ -90,6 +90,13 @@ def test_lint():
 
 def test_format():
     ruff("format", "--check")
+
+
+@pytest.mark.slow
+def test_types_of_the_public_interface():
+    pytest.importorskip("mypy")
+    found = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "skae").glob("_*.py")), ids=lambda path: path.stem)
