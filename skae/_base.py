@@ -14,16 +14,22 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
 from ._adam import adam
-from ._data import all_of, given_validation, of_folds, of_validation_rows, sample_and_folds
+from ._data import (
+    all_of,
+    given_validation,
+    of_folds,
+    of_validation_rows,
+    sample_and_folds,
+    warn_of_another_scale,
+)
 from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
-from ._mapped import indices
 from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
-from ._rows import Sample, checked_groups, checked_weights, rows_at_once, stacked
+from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
-from ._selection import LEAST_ROWS, select_and_train
+from ._selection import select_and_train
 from ._stack import folds_together
 from ._tables import scaler_for
 from ._training import Schedule, memory_errors_explained, ordinary_modes, train_pass
@@ -53,6 +59,9 @@ class BaseAutoEncoder(
     - ``_build_scaler()``: what X is to the network.
     - ``_optimizers(module)``: pairs of a loss and its optimizer. Several step in turn on every batch, and the last
       epoch is kept.
+    - ``_training_rows(x, sample, y)``: what batches are taken from, where a row is to bring others with it.
+    - ``_encode(x)``: codes of rows of X, where they are not those of the network alone.
+    - ``_batch_size(n_rows)``, ``_max_epochs(n_rows)``: what ``batch_size="auto"`` and ``max_iter=None`` stand for.
     - ``_check_parameters()``: raise InvalidParameterError for what the constraint of one parameter cannot say.
     - ``_after_fit(X, sample_weight)``: set further fitted attributes, once ``transform`` works.
 
@@ -89,6 +98,10 @@ class BaseAutoEncoder(
     def _optimizers(self, module):
         """Pairs of a loss and the optimizer that steps down it."""
         return [(self._loss, adam(module, self.alpha))]
+
+    def _training_rows(self, x, sample, y):
+        """What a batch is taken from, as x[rows]: the scaled rows x of a sample; y: target that `fit` was given."""
+        return x
 
     def _check_parameters(self):
         """Raise InvalidParameterError for what the constraint of one parameter cannot say."""
@@ -156,7 +169,8 @@ class BaseAutoEncoder(
             data = self._data(sample, folds, held_out, scaler, seed)
             network_seed = self._network_seed_ if continuing else seed
             attributes = partial(self._attributes, scaler, network_seed, valid.shape[0])
-            initial = self._initial_networks(scaler, data, seed, continuing)
+            rows = self._training_rows(data.x, sample, y)
+            initial, data = self._initial_networks(scaler, data, seed, continuing), data._replace(x=rows)
             with folds_together(len(data.folds)):
                 network, results = self._train(*initial, data, seed, (X, y, sample_weight), attributes)
             self._adopt(attributes(network) | results)
@@ -213,8 +227,9 @@ class BaseAutoEncoder(
             if follows:
                 network = self._initialization(scaler, data, network_seed).network()
             else:
-                self._warn_of_another_scale(scaler, data)
+                warn_of_another_scale(type(self).__name__, scaler, data)
                 network = _for_training(self.module_, data.x.device)
+            data = data._replace(x=self._training_rows(data.x, sample, None))
             loss, optimizer_state = self._pass(network, data, seed, {} if follows else self._optimizer_state_)
             keeps = follows and len(data.rows) < FIRST_ROWS
             n_iter, n_samples = getattr(self, "n_iter_", 0) + 1, getattr(self, "n_samples_", 0) + valid.shape[0]
@@ -240,25 +255,6 @@ class BaseAutoEncoder(
         if continuing:
             self._check_same_network()
         return scaler, X
-
-    def _warn_of_another_scale(self, scaler, data):
-        """Warn if rows are of another order of magnitude than those that set mean and scale."""
-        if scaler.probabilities or len(data.rows) < LEAST_ROWS:
-            return
-        n_columns = len(scaler.mean_)
-        parts = indices(data.rows).split(rows_at_once(n_columns))
-        squares, n_cells = 0.0, 0
-        for part in parts:
-            values = data.x[part][:, :n_columns].cpu().double()
-            squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
-        size = math.sqrt(squares / max(n_cells, 1))
-        if not 0.1 < size < 10:
-            warnings.warn(
-                f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
-                f"scale, with which {type(self).__name__} continues: it will hardly learn from both. Call fit with "
-                "rows of both kinds.",
-                stacklevel=4,
-            )
 
     def _check_same_network(self):
         now = self.get_params(deep=False)

@@ -1,16 +1,26 @@
 """What trains and what validates: from X, weights, groups and rows of the caller's own to a `Data` of indices."""
 
+import math
 import numbers
+import warnings
 
 import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold, KFold
 
-from ._mapped import EveryRow, MappedRows, is_mapped, rows_to_hold_out, some_rows
-from ._rows import Sample, checked_weights, distinct, stacked
+from ._mapped import EveryRow, MappedRows, indices, is_mapped, rows_to_hold_out, some_rows
+from ._rows import Sample, checked_weights, distinct, rows_at_once, stacked
+from ._selection import LEAST_ROWS
 from ._training import Data, Fold, split
 
-__all__ = ["all_of", "given_validation", "of_folds", "of_validation_rows", "sample_and_folds"]
+__all__ = [
+    "all_of",
+    "given_validation",
+    "of_folds",
+    "of_validation_rows",
+    "sample_and_folds",
+    "warn_of_another_scale",
+]
 
 
 def _tensor(array):
@@ -50,6 +60,8 @@ def sample_and_folds(X, weights, groups, splits, seed):
     sides, codes = np.unique(sides[kept], axis=0, return_inverse=True)
     sample = distinct(X[kept], None if weights is None else weights[kept], codes.ravel())
     sides = sides[sample.groups]
+    if weights is not None:
+        sample = sample._replace(places=kept if sample.places is None else kept[sample.places])
     folds = [tuple(np.flatnonzero(sides[:, place, side]) for side in (0, 1)) for place in range(len(splits))]
     if not folds or not all(len(part) for fold in folds for part in fold):
         raise ValueError(
@@ -130,3 +142,24 @@ def given_validation(estimator, scaler, X_val, sample_weight_val):
             raise ValueError("sample_weight_val needs X_val in memory. Use np.array(X_val).")
         return Sample(some_rows(X_val))
     return distinct(X_val, checked_weights(sample_weight_val, X_val))
+
+
+def warn_of_another_scale(name, scaler, data):
+    """Warn if rows that training continues with are of another order of magnitude than those that set mean and scale.
+
+    name: of the estimator, whose partial_fit calls this.
+    """
+    if scaler.probabilities or len(data.rows) < LEAST_ROWS:
+        return
+    n_columns = len(scaler.mean_)
+    squares, n_cells = 0.0, 0
+    for part in indices(data.rows).split(rows_at_once(n_columns)):
+        values = data.x[part][:, :n_columns].cpu().double()
+        squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
+    size = math.sqrt(squares / max(n_cells, 1))
+    if not 0.1 < size < 10:
+        warnings.warn(
+            f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
+            f"scale, with which {name} continues: it will hardly learn from both. Call fit with rows of both kinds.",
+            stacklevel=4,
+        )

@@ -31,6 +31,7 @@ ROOMS = {
     "_stack": {"_adam", "_training", "_vmapped"},
     "_together": {"_stack", "_training"},
     "_search": {"_together"},
+    "_nearest": {"_rows"},
     "_declaration": set(),
     "_saving": set(),
     "_scaling": {"_axes", "_layers", "_mapped", "_rows"},
@@ -38,9 +39,9 @@ ROOMS = {
     "_initialization": {"_axes", "_mapped", "_rows", "_training"},
     "_parameters": {"_declaration", "_layers"},
     "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
-    "_data": {"_mapped", "_rows", "_training"},
+    "_data": {"_mapped", "_rows", "_selection", "_training"},
 }
-ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search"}
+ROOMS["_base"] = set(ROOMS) - {"_losses", "_nearest", "_declaration", "_vmapped", "_together", "_search"}
 ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}
@@ -55,6 +56,7 @@ TORCH_ONLY = {
     "_graphs",
     "_layers",
     "_losses",
+    "_nearest",
     "_networks",
     "_perceptron",
     "_selection",
@@ -139,6 +141,9 @@ def test_members_override_few_private_names_of_the_base():
         "_build_module",
         "_build_scaler",
         "_optimizers",
+        "_training_rows",
+        "_batch_size",
+        "_max_epochs",
         "_check_parameters",
         "_after_fit",
     }
