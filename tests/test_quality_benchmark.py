@@ -11,6 +11,7 @@ import time
 import warnings
 from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,32 @@ def pair():
     rng = np.random.RandomState(0)
     X = rng.standard_normal((80, 6))
     return X, X[:, :2] + 0.5 * rng.standard_normal((80, 2))
+
+
+@pytest.mark.parametrize("uses_y", [True, False])
+def test_a_target_is_given_to_no_method_but_those_that_say_so(utils, uses_y):
+    from benchmark_utils.method import codes_of_another_seed, measure
+
+    given = []
+
+    class Model:
+        def fit_transform(self, X, y):
+            given.append(y)
+            return X[:, :2]
+
+    method = SimpleNamespace(
+        uses_y=uses_y,
+        warm_up_once=lambda: None,
+        estimator=lambda *arguments: Model(),
+        inverse_transform=lambda model, Z: None,
+        log_likelihood=lambda model, X: np.nan,
+    )
+    X = np.random.RandomState(0).standard_normal((20, 3))
+    task = dict(X=X, y=np.arange(20) % 2, groups={"test": X}, n_components=2, random_state=0)
+    measure(method, task)
+    codes_of_another_seed(method, task)
+    assert all((y is task["y"]) if uses_y else (y is None) for y in given)
+    assert len(given) == 2
 
 
 # Metrics
