@@ -10,6 +10,7 @@ from ._declaration import parameter as parameter
 from ._denoising import DenoisingAutoEncoder
 from ._imputer import AutoEncoderImputer
 from ._memory_map import memory_map as memory_map
+from ._neighbor import NeighborAutoEncoder
 from ._search import (
     BatchedGridSearchCV,
     BatchedHalvingGridSearchCV,
@@ -32,6 +33,7 @@ __all__ = [
     "ConditionalVAE",
     "ContractiveAutoEncoder",
     "DenoisingAutoEncoder",
+    "NeighborAutoEncoder",
     "SparseAutoEncoder",
     "VAE",
     "VQVAE",

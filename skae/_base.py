@@ -14,8 +14,8 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
 from ._adam import adam
-from ._data import all_of, facts_of, given_validation, of_folds, of_validation_rows, sample_and_folds, size_of
-from ._distributed import agreement, alone, of_first, one_fit, several, share, total
+from ._data import all_of, data_of, facts_of, given_validation, sample_and_folds, warn_of_another_scale
+from ._distributed import agreement, alone, of_first, one_fit, share, total
 from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
 from ._memory import check_memory
@@ -25,7 +25,7 @@ from ._parameters import SharedParameters, unchanged_on_error, validated
 from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
 from ._scaling import Scaler
-from ._selection import LEAST_ROWS, select_and_train
+from ._selection import select_and_train
 from ._stack import folds_together
 from ._tables import scaler_for
 from ._training import Schedule, memory_errors_explained, ordinary_modes, train_pass
@@ -50,6 +50,9 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
     - ``_build_scaler()``: what X is to the network.
     - ``_optimizers(module)``: pairs of a loss and its optimizer. Several step in turn on every batch, and the last
       epoch is kept.
+    - ``_training_rows(x, sample, y)``: what batches are taken from, where a row is to bring others with it.
+    - ``_encode(x)``: codes of rows of X, where they are not those of the network alone.
+    - ``_batch_size(n_rows)``, ``_max_epochs(n_rows)``: what ``batch_size="auto"`` and ``max_iter=None`` stand for.
     - ``_check_parameters()``: raise InvalidParameterError for what the constraint of one parameter cannot say.
     - ``_after_fit(X, sample_weight)``: set further fitted attributes, once ``transform`` works.
 
@@ -86,6 +89,10 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
     def _optimizers(self, module):
         """Pairs of a loss and the optimizer that steps down it."""
         return [(self._loss, adam(module, self.alpha))]
+
+    def _training_rows(self, x, sample, y):
+        """What a batch is taken from, as x[rows]: the scaled rows x of a sample; y: target that `fit` was given."""
+        return x
 
     def _check_parameters(self):
         """Raise InvalidParameterError for what the constraint of one parameter cannot say."""
@@ -164,7 +171,8 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
             n_beside, n_folds = 0 if held_out is None else held_out.X.shape[0], len(folds or [0])
             with agreement():
                 check_memory(self, scaler, sample.X, n_beside, n_folds, seed, continuing)
-            data = self._data(sample, folds, held_out, scaler, seed)
+            data = data_of(self, sample, folds, held_out, scaler, seed)
+            data = data._replace(batches_from=self._training_rows(data.x, sample, y))
             network_seed = self._network_seed_ if continuing else seed
             attributes = partial(self._attributes, scaler, network_seed, total(valid.shape[0]))
             initial = self._initial_networks(scaler, data, seed, continuing)
@@ -225,8 +233,9 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
             if follows:
                 network = self._initialization(scaler, data, network_seed).network()
             else:
-                self._warn_of_another_scale(scaler, data)
+                warn_of_another_scale(type(self).__name__, scaler, data)
                 network = _for_training(self.module_, data.x.device)
+            data = data._replace(batches_from=self._training_rows(data.x, sample, None))
             loss, optimizer_state = self._pass(network, data, seed, {} if follows else self._optimizer_state_)
             keeps = follows and len(data.rows) < FIRST_ROWS
             n_iter, n_samples = getattr(self, "n_iter_", 0) + 1, getattr(self, "n_samples_", 0) + valid.shape[0]
@@ -254,19 +263,6 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
             self._check_same_network()
         return scaler, X
 
-    def _warn_of_another_scale(self, scaler, data):
-        """Warn if rows are of another order of magnitude than those that set mean and scale."""
-        if scaler.probabilities or len(data.rows) < LEAST_ROWS:
-            return
-        size = size_of(data, len(scaler.mean_))
-        if not 0.1 < size < 10:
-            warnings.warn(
-                f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
-                f"scale, with which {type(self).__name__} continues: it will hardly learn from both. Call fit with "
-                "rows of both kinds.",
-                stacklevel=4,
-            )
-
     def _check_same_network(self):
         now = self.get_params(deep=False)
         then = self._parameters_of_fit_
@@ -279,15 +275,6 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
                 f"Cannot continue training: {', '.join(changed)} {verbs[0]} the network and {verbs[1]} changed. Set "
                 f"{them} back or use fit with warm_start=False."
             )
-
-    def _data(self, sample, folds, held_out, scaler, seed):
-        """The rows as tensors, and which of them train and validate."""
-        if folds is not None:
-            return of_folds(sample, folds, scaler, self._device())
-        n_here, n_rows = sample.X.shape[0], total(sample.X.shape[0])
-        n_validation = min(math.ceil(self._n_validation_rows(n_rows) * n_here / n_rows), n_here - 1)
-        refit = self._refits(n_rows) and not several()
-        return of_validation_rows(sample, held_out, n_validation, scaler, self._device(), seed, refit)
 
     def _initial_networks(self, scaler, data, seed, continuing):
         """A function of the initialization and of rows (None for all) that gives a network; the initializations, of

@@ -2,24 +2,25 @@
 
 import math
 import numbers
+import warnings
 
 import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold, KFold
 
-from ._distributed import alone, several
+from ._distributed import alone, several, total
 from ._mapped import EveryRow, MappedRows, any_missing, indices, is_mapped, rows_to_hold_out, some_rows
 from ._rows import Sample, checked_weights, distinct, rows_at_once, stacked
+from ._selection import LEAST_ROWS
 from ._training import Data, Fold, split, trains_together
 
 __all__ = [
     "all_of",
+    "data_of",
     "facts_of",
     "given_validation",
-    "of_folds",
-    "of_validation_rows",
-    "size_of",
     "sample_and_folds",
+    "warn_of_another_scale",
 ]
 
 # Parameters that processes that fit together need not have in common.
@@ -66,6 +67,8 @@ def sample_and_folds(X, weights, groups, splits, seed):
     sides, codes = np.unique(sides[kept], axis=0, return_inverse=True)
     sample = distinct(X[kept], None if weights is None else weights[kept], codes.ravel())
     sides = sides[sample.groups]
+    if weights is not None:
+        sample = sample._replace(places=kept if sample.places is None else kept[sample.places])
     folds = [tuple(np.flatnonzero(sides[:, place, side]) for side in (0, 1)) for place in range(len(splits))]
     if not folds or not all(len(part) for fold in folds for part in fold):
         raise ValueError(
@@ -85,7 +88,18 @@ def all_of(sample, scaler, device):
     return Data(x, rows, (Fold(rows, rows),), weights=_tensor(sample.weights))
 
 
-def of_validation_rows(sample, held_out, n_validation, scaler, device, seed, refit):
+def data_of(estimator, sample, folds, held_out, scaler, seed):
+    """The rows of a sample as tensors, and which of them train and validate."""
+    device = estimator._device()
+    if folds is not None:
+        return _of_folds(sample, folds, scaler, device)
+    n_here, n_rows = sample.X.shape[0], total(sample.X.shape[0])
+    n_validation = min(math.ceil(estimator._n_validation_rows(n_rows) * n_here / n_rows), n_here - 1)
+    refit = estimator._refits(n_rows) and not several()
+    return _of_validation_rows(sample, held_out, n_validation, scaler, device, seed, refit)
+
+
+def _of_validation_rows(sample, held_out, n_validation, scaler, device, seed, refit):
     """Rows of a sample, of which n_validation are set aside, or those held out validate."""
     n_rows = sample.X.shape[0]
     if is_mapped(sample.X):
@@ -114,20 +128,11 @@ def _of_validation_rows_of_a_map(X, given, n_validation, scaler, device, seed):
     return Data(x, every, (Fold(EveryRow(*X.shape, seed, validation), validation),))
 
 
-def of_folds(sample, folds, scaler, device):
+def _of_folds(sample, folds, scaler, device):
     """Rows of a sample that train and validate in turn."""
     data = all_of(sample, scaler, device)
     folds = tuple(Fold(*(torch.from_numpy(part).to(device) for part in fold)) for fold in folds)
     return data._replace(folds=folds, refit=True)
-
-
-def size_of(data, n_columns):
-    """Of the first columns that the network sees of rows, without missing cells."""
-    squares, n_cells = 0.0, 0
-    for part in indices(data.rows).split(rows_at_once(n_columns)):
-        values = data.x[part][:, :n_columns].cpu().double()
-        squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
-    return math.sqrt(squares / max(n_cells, 1))
 
 
 def facts_of(estimator, scaler, sample, held_out, groups, splits):
@@ -183,3 +188,24 @@ def given_validation(estimator, scaler, X_val, sample_weight_val):
             raise ValueError("sample_weight_val needs X_val in memory. Use np.array(X_val).")
         return Sample(some_rows(X_val))
     return distinct(X_val, checked_weights(sample_weight_val, X_val))
+
+
+def warn_of_another_scale(name, scaler, data):
+    """Warn if rows that training continues with are of another order of magnitude than those that set mean and scale.
+
+    name: of the estimator, whose partial_fit calls this.
+    """
+    if scaler.probabilities or len(data.rows) < LEAST_ROWS:
+        return
+    n_columns = len(scaler.mean_)
+    squares, n_cells = 0.0, 0
+    for part in indices(data.rows).split(rows_at_once(n_columns)):
+        values = data.x[part][:, :n_columns].cpu().double()
+        squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
+    size = math.sqrt(squares / max(n_cells, 1))
+    if not 0.1 < size < 10:
+        warnings.warn(
+            f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
+            f"scale, with which {name} continues: it will hardly learn from both. Call fit with rows of both kinds.",
+            stacklevel=4,
+        )

@@ -331,7 +331,7 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _explained(self):
         """What each component explains, (n_components_,), and the variance of all features; of scaled rows."""
         check_is_fitted(self)
-        if self._explained_ is None:
+        if getattr(self, "_explained_", None) is None:
             raise AttributeError(f"{type(self).__name__} has explained variances after fit, not after partial_fit.")
         return self._explained_
 
@@ -342,10 +342,8 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.sparse = True
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.string = True
+        tags.input_tags.sparse = tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = tags.input_tags.string = True
         return tags
 
     # Building the network, in fit and again when a pickle is read.

@@ -27,6 +27,7 @@ __all__ = [
     "fake_loss",
     "free_bits_kl",
     "gaussian_log_likelihood",
+    "info_nce",
     "normal_log_density",
     "real_loss",
     "reparameterize",
@@ -172,6 +173,17 @@ def activity_kl(activity: Tensor, target: float) -> Tensor:
     mean = activity.mean(0).clamp(least, 1 - least)
     divergence = target * (target / mean).log() + (1 - target) * ((1 - target) / (1 - mean)).log()
     return divergence.sum().expand(len(activity))
+
+
+def info_nce(z: Tensor, z_near: Tensor) -> Tensor:
+    r"""Cross-entropy of telling which of the rows of a batch is near each, by a Cauchy kernel of the codes, in nats.
+
+    :math:`-\ln \frac{q_{ii}}{\sum_j q_{ij}}` with :math:`q_{ij} = 1 / (1 + \lVert z_i - z'_j \rVert^2)`, where z' are
+    the codes of rows near those of z (Damrich et al. 2023, eq. 6, with the other rows of the batch as noise).
+    """
+    squares = z.square().sum(-1)[:, None] + z_near.square().sum(-1) - 2 * z @ z_near.mT
+    log_kernel = -torch.log1p(squares.clamp_min(0))
+    return log_kernel.logsumexp(-1) - log_kernel.diagonal()
 
 
 def real_loss(logits: Tensor) -> Tensor:

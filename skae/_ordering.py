@@ -239,4 +239,4 @@ class _SameLoss:
 
     def _losses(self, network: nn.Module) -> Tensor:
         rows = _some(indices(self.data.rows), ROWS_TO_COMPARE)
-        return evaluate(self.loss, network, self.data.x, rows, self.seed)
+        return evaluate(self.loss, network, self.data.source, rows, self.seed)

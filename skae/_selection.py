@@ -24,6 +24,8 @@ LEAST_ROWS = 10
 FALLBACK_ERRORS = 1.0
 # An initialization that is behind by so many is trained no further.
 DROP_ERRORS = 1.0
+# Where no loss chooses, so many rows tell whether an epoch has left weights that are of use.
+FEW_ROWS = 256
 # Of the noise of a loss of all rows: the epoch was chosen with that of seed 0.
 OTHER_SEED = 1
 
@@ -53,12 +55,13 @@ class Run:
 
     networks: of each fold a network and its pairs of a loss and an optimizer. initial and best are the losses of all
     validation rows, at the initialization, which is epoch 0, and at best_epoch. validation_curve has their means from
-    epoch 0 on, loss_curve the mean losses during each epoch. Weights are kept only if there is no refit. diverged_in:
-    the epoch whose loss was not finite.
+    epoch 0 on, loss_curve the mean losses during each epoch. Weights are kept only if there is no refit. last: whether
+    they are those of the last epoch, whatever the losses. diverged_in: the epoch whose loss was not finite.
     """
 
     networks: list[tuple[nn.Module, list[Pair]]]
     keeps: bool = True
+    last: bool = False
     initial: Tensor = field(init=False)
     best: Tensor = field(init=False)
     weights: dict[str, Tensor] | None = None
@@ -74,12 +77,12 @@ class Run:
         return self.networks[0][0]
 
     @property
-    def alternating(self) -> bool:
-        """Whether several optimizers step in turn, each down its own loss and perhaps up another's.
+    def keeps_last(self) -> bool:
+        """Whether no loss tells which epoch or network is ahead: one is trained, and its last weights are kept.
 
-        No loss tells then which epoch or network is ahead: one network is trained, and its last weights are kept.
+        So it is where several optimizers step in turn, each down its own loss and perhaps up another's.
         """
-        return len(self.networks[0][1]) > 1
+        return self.last or len(self.networks[0][1]) > 1
 
     def begin(self, losses: Tensor) -> None:
         """Note the losses of the validation rows at the initialization."""
@@ -95,9 +98,9 @@ class Run:
         if not (math.isfinite(loss) and math.isfinite(mean)):
             self.diverged_in = len(self.loss_curve)
             return
-        if not self.alternating:
+        if not self.keeps_last:
             self.n_waited = 0 if mean < best - tol * abs(best) else self.n_waited + (not patient)
-        if self.alternating or select([self.best, losses]) == 1:
+        if self.keeps_last or select([self.best, losses]) == 1:
             self.best, self.best_epoch = losses, len(self.loss_curve)
             self._keep()
 
@@ -117,16 +120,16 @@ def choose(
     data: Data,
     schedule: Schedule,
     *,
-    patience: int,
-    tol: float,
+    patience: int | None,
+    tol: float | None,
     after_epoch: Callable[[nn.Module], None] = lambda network: None,
     progress: Progress | None = None,
 ) -> Run:
     """Train networks side by side, each to minimize the mean loss of its training rows; returns the best run.
 
     That is the one with the lowest mean loss of the validation rows of all folds at its best epoch, epoch 0 among them;
-    its network has the weights of that epoch, unless there is a refit. Of a run with alternating losses the last epoch
-    with finite losses is kept.
+    its network has the weights of that epoch, unless there is a refit. Of a run that keeps its last epoch that is the
+    last one with finite losses; without validation rows only a few rows tell whether they are.
 
     A run ends after all epochs; once ``patience`` epochs after the rise of the learning rate have not lowered the
     validation loss by the share ``tol``; when a loss is not finite; or, after each fifth of the epochs, when it is
@@ -151,11 +154,12 @@ def choose(
         losses, trained = iter(train(epochs)), []
         for run in tuple(active):
             loss = sum(islice(losses, len(data.folds))) / len(data.folds)
-            values = _validation_losses(run, data, schedule, n_threads)
+            most = FEW_ROWS if run.keeps_last and not data.validates else None
+            values = _validation_losses(run, data, schedule, n_threads, most)
             run.record(loss, values, tol, patient=done < WARM_UP * n_epochs)
             if run.diverged_in is None:
                 trained += [network for network, _ in run.networks]
-            if run.diverged_in is not None or (not run.alternating and run.n_waited >= patience):
+            if run.diverged_in is not None or (not run.keeps_last and run.n_waited >= patience):
                 active.remove(run)
         if (done + 1) % fifth == 0:
             leader = runs[select([run.best for run in runs])]
@@ -166,6 +170,9 @@ def choose(
     best = runs[select([run.best for run in runs])]
     if best.keeps:
         load_state(best.network, best.weights)
+    if best.keeps_last and not data.validates:
+        best.best = _validation_losses(best, data, schedule, n_threads)
+        best.validation_curve[best.best_epoch] = float(best.best.mean())
     return best
 
 
@@ -181,8 +188,8 @@ def select_and_train(
     data: Data,
     schedule: Schedule,
     *,
-    patience: int,
-    tol: float,
+    patience: int | None,
+    tol: float | None,
     begin: Callable[[Progress], None] = lambda progress: None,
     after_epoch: Callable[[nn.Module], None] = lambda network: None,
 ) -> tuple[nn.Module, Run]:
@@ -191,20 +198,21 @@ def select_and_train(
     network_for: a network with one of the initializations, of some rows or, for None, of all. If the first is "pca", it
     is the fallback where rows validate: it is left for a network that is clearly better on the validation rows than PCA
     of the training rows and, as a refit is another network, on all rows too. begin: is given the progress before the
-    first epoch, and may load that of the same fit before.
+    first epoch, and may load that of the same fit before. patience: None keeps the last epoch.
     """
 
     def trainable(init: str, rows: Tensor | None) -> tuple[nn.Module, list[Pair]]:
         network = network_for(init, rows)
         return network, optimizers(network)
 
-    runs = [Run([trainable(init, fold.training) for fold in data.folds], not data.refit) for init in inits]
-    runs = runs[:1] if runs[0].alternating else runs
+    last = patience is None
+    runs = [Run([trainable(init, fold.training) for fold in data.folds], not data.refit, last) for init in inits]
+    runs = runs[:1] if runs[0].keeps_last else runs
     progress = Progress(runs, data)
     begin(progress)
     best = choose(runs, data, schedule, patience=patience, tol=tol, after_epoch=after_epoch, progress=progress)
     network, loss = best.network, best.networks[0][1][0][0]
-    has_fallback = data.validates and inits[0] == "pca" and not best.alternating
+    has_fallback = data.validates and inits[0] == "pca" and not best.keeps_last
     leaves = not has_fallback or is_clearly_better(best, runs[0])
     if leaves and data.refit:
         network, pairs = trainable(inits[runs.index(best)], None)
@@ -226,7 +234,7 @@ def lowers_the_loss(
     n_threads = threads_for(network, schedule.batch_size(len(data.rows)))
     with reproducible(schedule.seed, data.x.device, n_threads):
         to_beat, found = (
-            _weighted(evaluate(loss, module, data.x, data.rows, OTHER_SEED), data, data.rows)
+            _weighted(evaluate(loss, module, data.source, data.rows, OTHER_SEED), data, data.rows)
             for module in (fallback, network)
         )
     by_more = found.mean() < to_beat.mean() - tol * to_beat.mean().abs()
@@ -278,14 +286,14 @@ def _refit_as(
         best.best_epoch, best.diverged_in = n_done, n_done + 1
 
 
-def _validation_losses(run: Run, data: Data, schedule: Schedule, n_threads: int) -> Tensor:
-    """Losses of the validation rows of all folds; of a row that validates in several, the mean."""
+def _validation_losses(run: Run, data: Data, schedule: Schedule, n_threads: int, most: int | None = None) -> Tensor:
+    """Losses of the validation rows of all folds, or of so many; of a row that validates in several, the mean."""
     with reproducible(schedule.seed, data.x.device, n_threads):
         losses = [
-            evaluate(pairs[0][0], network, data.x, fold.validation)
+            evaluate(pairs[0][0], network, data.source, indices(fold.validation)[:most])
             for (network, pairs), fold in zip(run.networks, data.folds, strict=True)
         ]
-    values, rows = torch.cat(losses), torch.cat([indices(fold.validation) for fold in data.folds])
+    values, rows = torch.cat(losses), torch.cat([indices(fold.validation)[:most] for fold in data.folds])
     once, places, counts = rows.cpu().unique(return_inverse=True, return_counts=True)
     if len(once) < len(rows):
         values, rows = values.new_zeros(len(once)).index_add(0, places, values) / counts, once

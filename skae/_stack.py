@@ -115,7 +115,7 @@ def folds_together(n_folds: int) -> Iterator[None]:
 def kind_of(epoch: Epoch) -> tuple | None:
     """What the networks of a stack have in common, whatever the epoch; None if this one is trained alone."""
     (loss, optimizer), *others = epoch.pairs
-    if others or type(epoch.data.x) is not Tensor or type(optimizer) is not Adam or not optimizer.fused:
+    if others or type(epoch.data.source) is not Tensor or type(optimizer) is not Adam or not optimizer.fused:
         return None
     if not inspect.ismethod(loss) or not hasattr(loss.__self__, "get_params"):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from threading import RLock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -192,7 +192,8 @@ class Data(NamedTuple):
 
     rows: indices of all rows that may be looked at. folds: for each initialization one network is trained a fold.
     refit: whether the network to keep is trained on all rows, once the folds have chosen its initialization and epoch.
-    weights: how much each row of x counts, float64 (len(x),), on the CPU, or None.
+    weights: how much each row of x counts, float64 (len(x),), on the CPU, or None. batches_from: what batches are taken
+    from by indices of rows, where a row brings others with it; None if it is x.
     """
 
     x: Tensor | SparseRows | MappedRows
@@ -200,6 +201,12 @@ class Data(NamedTuple):
     folds: tuple[Fold, ...]
     refit: bool = False
     weights: Tensor | None = None
+    batches_from: Any = None
+
+    @property
+    def source(self) -> Any:
+        """What losses see a part of: the rows, or these with the rows that they bring with them."""
+        return self.x if self.batches_from is None else self.batches_from
 
     @property
     def validates(self) -> bool:
@@ -323,12 +330,12 @@ def train_alone(request: Epoch) -> float:
         return _train_with_others(request)
     seed, batch_size, rate = request.seed, request.batch_size, schedule.rate(done)
     with reproducible(seed, data.x.device, n_threads):
-        if data.x.device.type in DEVICES and isinstance(data.x, Tensor) and data.weights is None:
+        if data.x.device.type in DEVICES and isinstance(data.source, Tensor) and data.weights is None:
             rates = [rate(start / len(rows)) for start in range(0, len(rows), batch_size)]
-            loss = replayed(pairs, network, data.x, rows, batch_size, rates, seed)
+            loss = replayed(pairs, network, data.source, rows, batch_size, rates, seed)
             if loss is not None:
                 return loss
-        return epoch(pairs, network, data.x, rows, batch_size, rate, data.weights)
+        return epoch(pairs, network, data.source, rows, batch_size, rate, data.weights)
 
 
 def _train_with_others(request: Epoch) -> float:
@@ -338,7 +345,7 @@ def _train_with_others(request: Epoch) -> float:
     n_steps = math.ceil(n_rows / schedule.batch_size(n_rows))
     weight = 1.0 if data.weights is None else float(data.weights[rows.cpu()].mean())
     with reproducible(own_seed(request.seed), data.x.device, n_threads):
-        batches = _batches(data.x, rows, math.ceil(len(rows) / n_steps), data.weights)
+        batches = _batches(data.source, rows, math.ceil(len(rows) / n_steps), data.weights)
         return epoch_of_all(pairs, network, batches, n_steps, schedule.rate(done), weight)
 
 
@@ -347,5 +354,5 @@ def train_pass(
 ) -> float:
     """One epoch at a constant learning rate; its loss, NaN if it left weights that are not finite."""
     with reproducible(seed, data.x.device, threads_for(network, batch_size)):
-        loss = epoch(pairs, network, data.x, data.rows, batch_size, lambda _: learning_rate, data.weights)
+        loss = epoch(pairs, network, data.source, data.rows, batch_size, lambda _: learning_rate, data.weights)
     return loss if all(bool(parameter.isfinite().all()) for parameter in network.parameters()) else math.nan

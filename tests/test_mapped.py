@@ -25,6 +25,7 @@ QUICK = dict(max_iter=3, random_state=0)
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MEMBERS = [getattr(skae, name) for name in skae.__all__ if issubclass(getattr(skae, name), skae.BaseAutoEncoder)]
 MEMBERS.remove(skae.BaseAutoEncoder)
+MEMBERS.remove(skae.NeighborAutoEncoder)  # it looks for neighbours among all rows
 
 
 @pytest.fixture
@@ -183,6 +184,19 @@ def test_probabilities(X, written, small_blocks):
         model.transform(written(3 * X))
     with pytest.raises(ValueError, match=r"X must be in \[0, 1\]"):
         VAE(2, likelihood="bernoulli", **QUICK).fit(written(X))
+
+
+def test_neighbours_need_rows_in_memory(X, written, small_blocks):
+    mapped, model = written(X), skae.NeighborAutoEncoder(hidden_layer_sizes=8, **QUICK)
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r"needs X in memory, as it looks for neighbours .* Use np.array\(X\)"):
+            method(mapped)
+    assert not hasattr(model, "module_")
+    np.testing.assert_array_equal(model.fit(X).transform(mapped), model.transform(X))
+    placed = model.set_params(transform_neighbors=3).fit(X)
+    np.testing.assert_allclose(placed.transform(mapped), placed.transform(X))
+    reconstructing = skae.NeighborAutoEncoder(neighbor_weight=0, hidden_layer_sizes=8, **QUICK)
+    assert reconstructing.fit(mapped).score(mapped) > 0.5
 
 
 def test_what_a_map_cannot_have(X, written, small_blocks):

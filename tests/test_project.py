@@ -33,6 +33,7 @@ ROOMS = {
     "_stack": {"_adam", "_training", "_vmapped"},
     "_together": {"_stack", "_training"},
     "_search": {"_together"},
+    "_nearest": {"_rows"},
     "_declaration": set(),
     "_saving": set(),
     "_scaling": {"_axes", "_distributed", "_layers", "_mapped", "_rows"},
@@ -43,10 +44,10 @@ ROOMS = {
     "_card": set(),
     "_onnx": set(),
     "_fitted": {"_card", "_mapped", "_onnx", "_rows", "_saving", "_tables", "_training"},
-    "_data": {"_distributed", "_mapped", "_rows", "_training"},
+    "_data": {"_distributed", "_mapped", "_rows", "_selection", "_training"},
     "_memory": {"_adam", "_mapped"},
 }
-ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search", "_progress"}
+ROOMS["_base"] = set(ROOMS) - {"_losses", "_nearest", "_declaration", "_vmapped", "_together", "_search", "_progress"}
 ROOMS["_checkpoint"] = {"_base"}
 ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
@@ -64,6 +65,7 @@ TORCH_ONLY = {
     "_layers",
     "_losses",
     "_memory",
+    "_nearest",
     "_networks",
     "_ordering",
     "_perceptron",
@@ -158,6 +160,9 @@ def test_members_override_few_private_names_of_the_base():
         "_build_module",
         "_build_scaler",
         "_optimizers",
+        "_training_rows",
+        "_batch_size",
+        "_max_epochs",
         "_check_parameters",
         "_after_fit",
     }

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -311,3 +312,29 @@ def test_simulated_shapes_hold_their_truth(utils):
     assert spheres["X"].shape == (400, 101)
     assert np.allclose(np.linalg.norm(spheres["X"][spheres["y"] == 10], axis=1), 25)
     assert (spheres["y"] == 10).sum() == 200
+
+
+@pytest.mark.parametrize("uses_y", [True, False])
+def test_a_target_is_given_to_no_method_but_those_that_say_so(utils, uses_y):
+    from benchmark_utils.method import codes_of_another_seed, measure
+
+    given = []
+
+    class Model:
+        def fit_transform(self, X, y):
+            given.append(y)
+            return X[:, :2]
+
+    method = SimpleNamespace(
+        uses_y=uses_y,
+        warm_up_once=lambda: None,
+        estimator=lambda *arguments: Model(),
+        inverse_transform=lambda model, Z: None,
+        log_likelihood=lambda model, X: np.nan,
+    )
+    X = np.random.RandomState(0).standard_normal((20, 3))
+    task = dict(X=X, y=np.arange(20) % 2, groups={"test": X}, n_components=2, random_state=0)
+    measure(method, task)
+    codes_of_another_seed(method, task)
+    assert all((y is task["y"]) if uses_y else (y is None) for y in given)
+    assert len(given) == 2

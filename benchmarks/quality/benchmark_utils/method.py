@@ -63,7 +63,7 @@ def measure(method, task):
     with PeakMemory() as memory:
         model = method.estimator(task["n_components"], task["random_state"], X)
         start = perf_counter()
-        codes = {"train": model.fit_transform(X, task["y"])}
+        codes = {"train": model.fit_transform(X, _target(method, task))}
         fit_seconds = perf_counter() - start
         if hasattr(model, "transform"):
             start = perf_counter()
@@ -88,7 +88,12 @@ def measure(method, task):
 def codes_of_another_seed(method, task):
     """Of the training rows."""
     model = method.estimator(task["n_components"], task["random_state"] + 1, task["X"])
-    return _finite(model.fit_transform(task["X"], task["y"]), "codes of another seed")
+    return _finite(model.fit_transform(task["X"], _target(method, task)), "codes of another seed")
+
+
+def _target(method, task):
+    """UMAP, and others, take part of a target into their codes if they are given one."""
+    return task["y"] if method.uses_y else None
 
 
 def _finite(rows, what):
