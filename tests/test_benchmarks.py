@@ -108,3 +108,10 @@ def test_search(run):
     cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
     assert float(cells["scores differ by"]) < 1e-4
     assert cells["same best |"] == "yes |"
+
+
+def test_ordering(run):
+    printed = run("ordering.py", "--sets", "iris", "--components", 2, "--inits", "random", "--max-iter", 3)
+    cells = [cell.strip() for cell in printed.splitlines()[2].strip("|").split("|")]
+    assert cells[:4] == ["iris", "112", "2", "random"]
+    assert float(cells[11]) < 4e-6
