@@ -269,9 +269,7 @@ def test_page_of_ones_own_table(report, small_run):
     assert "<script" not in page
     assert page.index("The method to take") < page.index("<h2 id=maps>") < page.index("<h2 id=rebuild>")
     assert "my.csv,target=price" in page
-    assert (
-        page.count("class=map>") == 2 * 2 + 1 + 1
-    )  # PCA and the projection on both, LDA of classes; a method of one's own
+    assert page.count("class=map>") == 5  # PCA and the projection of both sets, LDA where there are classes
     for reason in ("needs class labels", "failed: no such thing", "gave codes that are not finite"):
         assert reason in page
     assert "ConditionalVAE takes no part" in page
