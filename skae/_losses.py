@@ -179,7 +179,7 @@ def info_nce(z: Tensor, z_near: Tensor) -> Tensor:
     r"""Cross-entropy of telling which of the rows of a batch is near each, by a Cauchy kernel of the codes, in nats.
 
     :math:`-\ln \frac{q_{ii}}{\sum_j q_{ij}}` with :math:`q_{ij} = 1 / (1 + \lVert z_i - z'_j \rVert^2)`, where z' are
-    the codes of rows near those of z (Damrich et al. 2023, eq. 6, with the other rows of the batch as noise).
+    the codes of rows near those of z (InfoNC-t-SNE, Damrich et al. 2023, with the other rows of the batch as noise).
     """
     squares = z.square().sum(-1)[:, None] + z_near.square().sum(-1) - 2 * z @ z_near.mT
     log_kernel = -torch.log1p(squares.clamp_min(0))

@@ -19,14 +19,16 @@ from ._networks import AutoEncoderModule
 from ._rows import TableRows, distinct
 from ._training import reproducible
 
-# Each row of a pair is mixed with a neighbour by up to this share, and this share of its entries is masked.
-MIXED, MASKED = 0.5, 0.2
+# Each row of a pair is mixed with a neighbour by up to this share, and this share of its entries is masked; of rows
+# with d columns, less by the factor d / (d + FEW). Where they are few, the others do not tell what is masked, and new
+# rows are near those of the fit as it is.
+MIXED, MASKED, FEW = 0.5, 0.2, 16
 # Standard deviation of the codes along the first axis, at the initialization.
 SPREAD = 1.0
 # A fifth of the rows, within these limits.
 MIN_BATCH, MAX_BATCH = 64, 1024
 # Rows that pass through the network in all epochs, and the least and the largest number of these.
-MAX_ROWS, MIN_EPOCHS, MAX_EPOCHS = 1_125_000, 50, 250
+MAX_ROWS, MIN_EPOCHS, MAX_EPOCHS = 562_500, 45, 150
 
 
 class NeighborAutoEncoder(BaseAutoEncoder):
@@ -71,8 +73,8 @@ class NeighborAutoEncoder(BaseAutoEncoder):
         batches about as large; in `partial_fit` it is a 40th between 32 and 512.
 
     max_iter : int or None, default=None
-        Number of epochs: passes over the training rows. None is 1,125,000 divided by the number of rows, at least 50
-        and at most 250: 150 for 7,500 rows.
+        Number of epochs: passes over the training rows. None is 562,500 divided by the number of rows, at least 45
+        and at most 150: 75 for 7,500 rows.
 
     Attributes
     ----------
@@ -98,9 +100,9 @@ class NeighborAutoEncoder(BaseAutoEncoder):
     Standardize the columns of a table first, as for PCA; divide pictures by their maximum. Codes have units of their
     own, those of the kernel. Only what is near in a map means something: sizes and distances of groups do not.
 
-    So that new rows are placed as well as those of the fit, each row of a pair is mixed with a neighbour, by up to one
-    half, and a fifth of its entries are masked [3]_. All rows train and the weights of the last epoch are kept: the
-    neighbour loss falls with the learning rate, and held-out rows gain as long as it does.
+    A map by a network keeps less of the local structure than one that places each row freely, above all of new rows
+    [3]_. Against that each row of a pair is mixed with a neighbour, by up to one half, and a fifth of its entries are
+    masked, of rows with few columns less. All rows train and the weights of the last epoch are kept.
 
     Neighbours are exact up to 20,000 rows and where cells are missing; beyond they are found by the package
     pynndescent. Rows in a memory map of 128 MB or more have to be read into memory first. `partial_fit` takes
@@ -108,10 +110,10 @@ class NeighborAutoEncoder(BaseAutoEncoder):
 
     References
     ----------
-    .. [1] Damrich, Böhm, Hamprecht, Kobak (2023), "From t-SNE to UMAP with contrastive learning", ICLR, eq. 6.
+    .. [1] Damrich, Böhm, Hamprecht, Kobak (2023), "From t-SNE to UMAP with contrastive learning", ICLR.
        arXiv:2206.01816
     .. [2] Sainburg, McInnes, Gentner (2021), "Parametric UMAP Embeddings for Representation and Semisupervised
-       Learning", Neural Computation 33(11), section 3. arXiv:2009.12981
+       Learning", Neural Computation 33(11). arXiv:2009.12981
     .. [3] Huang, Wang, Rudin (2024), "Navigating the Effect of Parametrization for Dimensionality Reduction",
        NeurIPS. arXiv:2411.15894
 
@@ -151,16 +153,16 @@ class NeighborAutoEncoder(BaseAutoEncoder):
 
     def _mixed(self, row, other):
         """A row on the way to another, as far as that is known."""
-        share = MIXED * torch.rand(len(row), 1, device=row.device)
+        share = MIXED * _many(row) * torch.rand(len(row), 1, device=row.device)
         if isinstance(row, TableRows):
             return _like(row + share * torch.where(other.isnan(), 0, other - row), row)
         return torch.lerp(row, other, share)
 
     def _masked(self, x, columns):
         if columns is None:
-            hidden = torch.rand_like(x) < MASKED
+            hidden = torch.rand_like(x) < MASKED * _many(x)
         else:
-            hidden = torch.rand(len(x), len(columns.sizes), device=x.device) < MASKED
+            hidden = torch.rand(len(x), len(columns.sizes), device=x.device) < MASKED * _many(x)
             hidden = hidden[:, columns.column_of_input.to(x.device)]
         if isinstance(x, TableRows):
             return _like(torch.where(hidden & ~x.isnan(), 0, x), x)
@@ -252,6 +254,8 @@ class NeighborAutoEncoder(BaseAutoEncoder):
         ConvergenceWarning
             If the loss became infinite or NaN; the last weights before that are kept.
         """
+        if y is not None:
+            check_consistent_length(X, y)
         return super().fit(X, y, sample_weight)
 
 
@@ -276,6 +280,11 @@ class NeighborModule(AutoEncoderModule):
         self.decoder.linear.weight.div_(factors)
 
 
+def _many(x):
+    """From 0 to 1: whether rows have many columns."""
+    return x.shape[-1] / (x.shape[-1] + FEW)
+
+
 def _like(rows, x):
     return TableRows.of(rows, x.weights) if isinstance(x, TableRows) else rows
 
@@ -287,7 +296,6 @@ def _classes(y, sample):
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    check_consistent_length(labels, sample.X) if sample.places is None else None
     if labels.ndim != 1:
         return None
     known = np.array([not (label is None or label != label or label == -1) for label in labels.tolist()], bool)
