@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
-from ._adam import adam
-from ._data import all_of, facts_of, given_validation, of_folds, of_validation_rows, sample_and_folds, size_of
+from ._adam import Averaged, adam
+from ._data import all_of, facts_of, given_validation, of_folds, of_validation_rows, sample_and_folds
 from ._distributed import agreement, alone, of_first, one_fit, several, share, total
 from ._fitted import FittedNetwork, for_inference, unchanged_on_error
 from ._initialization import Initialization
@@ -21,8 +21,8 @@ from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
 from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
-from ._scaling import Scaler
-from ._selection import LEAST_ROWS, select_and_train
+from ._scaling import Scaler, warn_of_another_scale
+from ._selection import select_and_train
 from ._stack import folds_together
 from ._tables import scaler_for
 from ._training import Schedule, memory_errors_explained, ordinary_modes, train_pass
@@ -31,6 +31,8 @@ __all__ = ["BaseAutoEncoder"]
 
 # Rows of partial_fit whose mean, scale and axes are kept up to date; chosen by benchmarks/first_rows.py.
 FIRST_ROWS = 1000
+# Passes over them once they are complete, chosen in the same way.
+FIRST_PASSES = 30
 
 
 class BaseAutoEncoder(
@@ -175,10 +177,11 @@ class BaseAutoEncoder(
         """Continue from the present weights with one pass over the rows of X.
 
         Mean, scale and axes follow the first 1000 rows: until there are so many, each call keeps its rows, sets mean,
-        scale and the initial weights anew from all rows so far, and passes once over all of them. What earlier calls
-        have trained is dropped then. After that, or after `fit`, mean and scale stay and training goes on. The
-        learning rate is `learning_rate_init` throughout, there are no validation rows and the last
-        weights are kept: `best_iter_` and `best_loss_` are the last epoch and its training loss.
+        scale and the initial weights anew from all rows so far, and passes once over all of them; the call with which
+        there are 1000 passes over them 30 times, over more rows as much less often. What earlier calls have trained is
+        dropped then. After that, or after `fit`, mean and scale stay and training goes on. The learning rate is
+        `learning_rate_init` throughout, there are no validation rows, and the weights are averages over the last ninth
+        of the steps: `best_iter_` and `best_loss_` are the last epoch and its training loss.
 
         Parameters
         ----------
@@ -221,17 +224,19 @@ class BaseAutoEncoder(
             if follows:
                 network = self._initialization(scaler, data, network_seed).network()
             else:
-                self._warn_of_another_scale(scaler, data)
+                warn_of_another_scale(type(self).__name__, scaler, data)
                 network = _for_training(self.module_, data.x.device)
-            loss, optimizer_state = self._pass(network, data, seed, {} if follows else self._optimizer_state_)
             keeps = follows and len(data.rows) < FIRST_ROWS
-            n_iter, n_samples = getattr(self, "n_iter_", 0) + 1, getattr(self, "n_samples_", 0) + valid.shape[0]
+            many = max(1, FIRST_PASSES * FIRST_ROWS // len(data.rows)) if follows and not keeps else 1
+            state = {} if follows else self._optimizer_state_
+            losses, optimizer_state = self._passes(network, data, seed, state, many)
+            n_iter, n_samples = getattr(self, "n_iter_", 0) + many, getattr(self, "n_samples_", 0) + valid.shape[0]
             results = {
                 "n_iter_": n_iter,
                 "best_iter_": n_iter,
-                "loss_curve_": [*getattr(self, "loss_curve_", []), loss],
+                "loss_curve_": [*getattr(self, "loss_curve_", []), *losses],
                 "validation_curve_": getattr(self, "validation_curve_", None),
-                "best_loss_": loss,
+                "best_loss_": losses[-1],
                 "_n_passes_": n_passes + 1,
                 "_optimizer_state_": {} if keeps else optimizer_state,
                 "_first_rows_": sample._asdict() if keeps else None,
@@ -248,19 +253,6 @@ class BaseAutoEncoder(
         if continuing:
             self._check_same_network()
         return scaler, X
-
-    def _warn_of_another_scale(self, scaler, data):
-        """Warn if rows are of another order of magnitude than those that set mean and scale."""
-        if scaler.probabilities or len(data.rows) < LEAST_ROWS:
-            return
-        size = size_of(data, len(scaler.mean_))
-        if not 0.1 < size < 10:
-            warnings.warn(
-                f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
-                f"scale, with which {type(self).__name__} continues: it will hardly learn from both. Call fit with "
-                "rows of both kinds.",
-                stacklevel=4,
-            )
 
     def _check_same_network(self):
         now = self.get_params(deep=False)
@@ -327,19 +319,22 @@ class BaseAutoEncoder(
         context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(network), **options)
         return share(network), results
 
-    def _pass(self, network, data, seed, optimizer_state):
-        """One pass over the rows; its loss, and the states of the optimizers, with which the next pass continues."""
-        pairs = self._optimizers(network)
+    def _passes(self, network, data, seed, optimizer_state, n_passes):
+        """Passes over the rows; their losses, and the states of the optimizers, with which the next pass continues."""
+        pairs = [(loss, Averaged(optimizer)) for loss, optimizer in self._optimizers(network)]
         optimizers = [optimizer for _, optimizer in pairs]
         load_optimizer_arrays(optimizers, optimizer_state)
-        batch_size = self._batch_size_of_a_pass(len(data.x))
-        loss = train_pass(pairs, network, data, seed, batch_size, self.learning_rate_init)
-        if not math.isfinite(loss):
+        batch_size, rate = self._batch_size_of_a_pass(len(data.x)), self.learning_rate_init
+        losses = [train_pass(pairs, network, data, seed + i * 2**32, batch_size, rate) for i in range(n_passes)]
+        if not math.isfinite(sum(losses)):
             raise ValueError(
                 f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
                 "learning_rate_init or standardize X."
             )
-        return loss, optimizer_arrays(optimizers)
+        state = optimizer_arrays(optimizers)
+        for optimizer in optimizers:
+            optimizer.take_averages()
+        return losses, state
 
     def _attributes(self, scaler, seed, n_samples, network):
         """Fitted attributes of a network: what transform needs, and what builds it again from a pickle."""

@@ -1,6 +1,5 @@
 """What trains and what validates: from X, weights, groups and rows of the caller's own to a `Data` of indices."""
 
-import math
 import numbers
 
 import numpy as np
@@ -8,8 +7,8 @@ import torch
 from sklearn.model_selection import GroupKFold, KFold
 
 from ._distributed import alone, several
-from ._mapped import EveryRow, MappedRows, any_missing, indices, is_mapped, rows_to_hold_out, some_rows
-from ._rows import Sample, checked_weights, distinct, rows_at_once, stacked
+from ._mapped import EveryRow, MappedRows, any_missing, is_mapped, rows_to_hold_out, some_rows
+from ._rows import Sample, checked_weights, distinct, stacked
 from ._training import Data, Fold, split, trains_together
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "given_validation",
     "of_folds",
     "of_validation_rows",
-    "size_of",
     "sample_and_folds",
 ]
 
@@ -119,15 +117,6 @@ def of_folds(sample, folds, scaler, device):
     data = all_of(sample, scaler, device)
     folds = tuple(Fold(*(torch.from_numpy(part).to(device) for part in fold)) for fold in folds)
     return data._replace(folds=folds, refit=True)
-
-
-def size_of(data, n_columns):
-    """Of the first columns that the network sees of rows, without missing cells."""
-    squares, n_cells = 0.0, 0
-    for part in indices(data.rows).split(rows_at_once(n_columns)):
-        values = data.x[part][:, :n_columns].cpu().double()
-        squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
-    return math.sqrt(squares / max(n_cells, 1))
 
 
 def facts_of(estimator, scaler, sample, held_out, groups, splits):
