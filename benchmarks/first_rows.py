@@ -1,12 +1,16 @@
 """How many first rows of partial_fit should mean, scale and axes follow? Held-out scores after one pass over a stream.
 
     python benchmarks/first_rows.py --folder DIR
+    python benchmarks/first_rows.py --folder DIR --blocks 20
 
 DIR holds npz files as for pca_fallback.py; without it only the sets that scikit-learn ships are used. The rows come in
 batches of 100, preceded by nothing ("plain"), by one row ("one row"), or by 100 rows at a thousandth of their scale
 ("small"). 0 follows the first batch only. The figures are means over sets and seeds: R2 of AutoEncoder, log-likelihood
 bounds of VAE as the median gain, in nats a row, on those with the 1000 that were chosen, the time of the whole stream,
 and R2 of IncrementalPCA on the stream "plain" for comparison.
+
+With --blocks all rows come in so many blocks, as from Dask: R2 of `fit`, and after one pass over the blocks as a share
+of it, with 1, 10, 30 and 100 passes over the first 1000 rows once they are complete.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from skae import _base
 
 NUMBERS = (0, 200, 500, 1000, 2000)
 STREAMS = ("plain", "one row", "small")
+PASSES = (1, 10, 30, 100)
 BATCH = 100
 
 
@@ -56,16 +61,36 @@ def measure(name, folder, seed, kind):
     )
 
 
+def in_blocks(name, folder, n_blocks):
+    """R2 of fit, then of partial_fit over the blocks with each number of passes over the first rows."""
+    warnings.simplefilter("ignore")
+    train, test = split(name, folder, 0, limit=None)
+    k = min(10, train.shape[1] // 2)
+    scores = [skae.AutoEncoder(k, random_state=0).fit(train).score(test)]
+    for _base.FIRST_PASSES in PASSES:
+        model = skae.AutoEncoder(k, random_state=0)
+        for block in np.array_split(train, n_blocks):
+            model.partial_fit(block)
+        scores.append(model.score(test))
+    return scores
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--sets", nargs="*")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--blocks", type=int)
     arguments = parser.parse_args()
     found = [] if arguments.folder is None else sorted(path.stem for path in arguments.folder.glob("*.npz"))
     names = arguments.sets or ["breast_cancer", "digits", *found]
     names = [name for name in names if name in BUNDLED or name in found]
+    if arguments.blocks:
+        for name in names:
+            whole, *parts = in_blocks(name, arguments.folder, arguments.blocks)
+            print(f"| {name} | {whole:.3f} | " + " | ".join(f"{part / whole:.3f}" for part in parts) + " |", flush=True)
+        return
     for kind in STREAMS:
         cases = [(name, arguments.folder, seed, kind) for name in names for seed in range(arguments.seeds)]
         results = Parallel(arguments.jobs)(delayed(measure)(*case) for case in cases)

@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
-from ._adam import adam
-from ._data import all_of, data_of, facts_of, given_validation, sample_and_folds, warn_of_another_scale
+from ._adam import Averaged, adam
+from ._data import all_of, data_of, facts_of, given_validation, sample_and_folds
 from ._distributed import agreement, alone, of_first, one_fit, share, total
 from ._fitted import FittedNetwork, for_inference
 from ._initialization import Initialization
@@ -24,7 +24,7 @@ from ._ordering import ordered
 from ._parameters import SharedParameters, unchanged_on_error, validated
 from ._rows import Sample, checked_groups, checked_weights, stacked
 from ._saving import load_optimizer_arrays, optimizer_arrays
-from ._scaling import Scaler
+from ._scaling import Scaler, warn_of_another_scale
 from ._selection import select_and_train
 from ._stack import folds_together
 from ._tables import scaler_for
@@ -34,6 +34,8 @@ __all__ = ["BaseAutoEncoder"]
 
 # Rows of partial_fit whose mean, scale and axes are kept up to date; chosen by benchmarks/first_rows.py.
 FIRST_ROWS = 1000
+# Passes over them once they are complete, chosen in the same way.
+FIRST_PASSES = 30
 
 
 class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
@@ -187,10 +189,11 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
         """Continue from the present weights with one pass over the rows of X.
 
         Mean, scale and axes follow the first 1000 rows: until there are so many, each call keeps its rows, sets mean,
-        scale and the initial weights anew from all rows so far, and passes once over all of them. What earlier calls
-        have trained is dropped then. After that, or after `fit`, mean and scale stay and training goes on. The
-        learning rate is `learning_rate_init` throughout, there are no validation rows and the last
-        weights are kept: `best_iter_` and `best_loss_` are the last epoch and its training loss.
+        scale and the initial weights anew from all rows so far, and passes once over all of them; the call with which
+        there are 1000 passes over them 30 times, over more rows as much less often. What earlier calls have trained is
+        dropped then. After that, or after `fit`, mean and scale stay and training goes on. The learning rate is
+        `learning_rate_init` throughout, there are no validation rows, and the weights are averages over the last ninth
+        of the steps: `best_iter_` and `best_loss_` are the last epoch and its training loss.
 
         Parameters
         ----------
@@ -236,15 +239,17 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
                 warn_of_another_scale(type(self).__name__, scaler, data)
                 network = _for_training(self.module_, data.x.device)
             data = data._replace(batches_from=self._training_rows(data.x, sample, None))
-            loss, optimizer_state = self._pass(network, data, seed, {} if follows else self._optimizer_state_)
             keeps = follows and len(data.rows) < FIRST_ROWS
-            n_iter, n_samples = getattr(self, "n_iter_", 0) + 1, getattr(self, "n_samples_", 0) + valid.shape[0]
+            many = max(1, FIRST_PASSES * FIRST_ROWS // len(data.rows)) if follows and not keeps else 1
+            state = {} if follows else self._optimizer_state_
+            losses, optimizer_state = self._passes(network, data, seed, state, many)
+            n_iter, n_samples = getattr(self, "n_iter_", 0) + many, getattr(self, "n_samples_", 0) + valid.shape[0]
             results = {
                 "n_iter_": n_iter,
                 "best_iter_": n_iter,
-                "loss_curve_": [*getattr(self, "loss_curve_", []), loss],
+                "loss_curve_": [*getattr(self, "loss_curve_", []), *losses],
                 "validation_curve_": getattr(self, "validation_curve_", None),
-                "best_loss_": loss,
+                "best_loss_": losses[-1],
                 "_n_passes_": n_passes + 1,
                 "_optimizer_state_": {} if keeps else optimizer_state,
                 "_first_rows_": sample._asdict() if keeps else None,
@@ -328,19 +333,22 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
         context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(network), **options)
         return share(network), results
 
-    def _pass(self, network, data, seed, optimizer_state):
-        """One pass over the rows; its loss, and the states of the optimizers, with which the next pass continues."""
-        pairs = self._optimizers(network)
+    def _passes(self, network, data, seed, optimizer_state, n_passes):
+        """Passes over the rows; their losses, and the states of the optimizers, with which the next pass continues."""
+        pairs = [(loss, Averaged(optimizer)) for loss, optimizer in self._optimizers(network)]
         optimizers = [optimizer for _, optimizer in pairs]
         load_optimizer_arrays(optimizers, optimizer_state)
-        batch_size = self._batch_size_of_a_pass(len(data.x))
-        loss = train_pass(pairs, network, data, seed, batch_size, self.learning_rate_init)
-        if not math.isfinite(loss):
+        batch_size, rate = self._batch_size_of_a_pass(len(data.x)), self.learning_rate_init
+        losses = [train_pass(pairs, network, data, seed + i * 2**32, batch_size, rate) for i in range(n_passes)]
+        if not math.isfinite(sum(losses)):
             raise ValueError(
                 f"The loss of {type(self).__name__} is not finite in partial_fit, which is undone. Lower "
                 "learning_rate_init or standardize X."
             )
-        return loss, optimizer_arrays(optimizers)
+        state = optimizer_arrays(optimizers)
+        for optimizer in optimizers:
+            optimizer.take_averages()
+        return losses, state
 
     def _attributes(self, scaler, seed, n_samples, network):
         """Fitted attributes of a network: what transform needs, and what builds it again from a pickle."""

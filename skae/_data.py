@@ -2,16 +2,14 @@
 
 import math
 import numbers
-import warnings
 
 import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold, KFold
 
 from ._distributed import alone, several, total
-from ._mapped import EveryRow, MappedRows, any_missing, indices, is_mapped, rows_to_hold_out, some_rows
-from ._rows import Sample, checked_weights, distinct, rows_at_once, stacked
-from ._selection import LEAST_ROWS
+from ._mapped import EveryRow, MappedRows, any_missing, is_mapped, rows_to_hold_out, some_rows
+from ._rows import Sample, checked_weights, distinct, stacked
 from ._training import Data, Fold, split, trains_together
 
 __all__ = [
@@ -20,7 +18,6 @@ __all__ = [
     "facts_of",
     "given_validation",
     "sample_and_folds",
-    "warn_of_another_scale",
 ]
 
 # Parameters that processes that fit together need not have in common.
@@ -139,7 +136,9 @@ def facts_of(estimator, scaler, sample, held_out, groups, splits):
     """What must be the same in all processes that fit together; ValueError for what they cannot do."""
     if not several():
         return {}
+    callbacks = vars(estimator).get("_skl_callbacks", [])
     given = {
+        "A fit with Checkpoint": any(getattr(callback, "of_one_process", False) for callback in callbacks),
         "A search or a fit with cv": splits is not None or trains_together.get() is not None,
         "A fit with groups": groups is not None,
         "A fit to categories, or with a condition": not scaler.learns_sums,
@@ -188,24 +187,3 @@ def given_validation(estimator, scaler, X_val, sample_weight_val):
             raise ValueError("sample_weight_val needs X_val in memory. Use np.array(X_val).")
         return Sample(some_rows(X_val))
     return distinct(X_val, checked_weights(sample_weight_val, X_val))
-
-
-def warn_of_another_scale(name, scaler, data):
-    """Warn if rows that training continues with are of another order of magnitude than those that set mean and scale.
-
-    name: of the estimator, whose partial_fit calls this.
-    """
-    if scaler.probabilities or len(data.rows) < LEAST_ROWS:
-        return
-    n_columns = len(scaler.mean_)
-    squares, n_cells = 0.0, 0
-    for part in indices(data.rows).split(rows_at_once(n_columns)):
-        values = data.x[part][:, :n_columns].cpu().double()
-        squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
-    size = math.sqrt(squares / max(n_cells, 1))
-    if not 0.1 < size < 10:
-        warnings.warn(
-            f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
-            f"scale, with which {name} continues: it will hardly learn from both. Call fit with rows of both kinds.",
-            stacklevel=4,
-        )

@@ -5,6 +5,7 @@ fitted attributes of the estimator that are named in ``attributes``.
 """
 
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -17,15 +18,17 @@ from sklearn.utils.validation import validate_data
 from ._axes import LEAST_NOISE
 from ._distributed import moments, several
 from ._layers import Columns
-from ._mapped import any_missing, is_mapped, pieces
-from ._rows import ROWS_AT_ONCE, SparseRows, TableRows
+from ._mapped import any_missing, indices, is_mapped, pieces
+from ._rows import ROWS_AT_ONCE, SparseRows, TableRows, rows_at_once
 
-__all__ = ["Scaler", "check_pieces"]
+__all__ = ["Scaler", "check_pieces", "warn_of_another_scale"]
 
 # Rows that are scaled to [0, 1] may be outside by so many units in the last place: MinMaxScaler's are.
 ROUNDING = 16
 # Share of the entries of new rows, of sparse ones those that are stored, that may be outside, however far.
 MOST_OUTSIDE = 0.1
+# Fewer rows tell little of their scale.
+LEAST_ROWS = 10
 
 
 class Scaler:
@@ -194,6 +197,23 @@ def _range(values, columns):
         least, most = min(least, np.nanmin(part, initial=1.0)), max(most, np.nanmax(part, initial=0.0))
         n_outside, n_values = n_outside + np.count_nonzero((part < 0) | (part > 1)), n_values + part.size
     return least, most, n_outside, n_values
+
+
+def warn_of_another_scale(name, scaler, data):
+    """Warn if rows are of another order of magnitude than those that set mean and scale."""
+    if scaler.probabilities or len(data.rows) < LEAST_ROWS:
+        return
+    n_columns, squares, n_cells = len(scaler.mean_), 0.0, 0
+    for part in indices(data.rows).split(rows_at_once(n_columns)):
+        values = data.x[part][:, :n_columns].cpu().double()
+        squares, n_cells = squares + float(values.square().nansum()), n_cells + int((~values.isnan()).sum())
+    size = math.sqrt(squares / max(n_cells, 1))
+    if not 0.1 < size < 10:
+        warnings.warn(
+            f"The deviations of these rows from the mean are {size:.2g} times those of the rows that set mean and "
+            f"scale, with which {name} continues: it will hardly learn from both. Call fit with rows of both kinds.",
+            stacklevel=4,
+        )
 
 
 def check_pieces(X, reset):

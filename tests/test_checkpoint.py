@@ -254,15 +254,29 @@ def test_what_a_kill_left_is_removed_later(X, path):
     assert sorted(path.parent.iterdir()) == sorted([path, new])
 
 
-def test_the_file_is_written_when_it_is_time(X, path, monkeypatch):
-    times, n_written = iter(range(0, 10_000, 10)), []
-    monkeypatch.setattr(of_files.time, "monotonic", lambda: next(times))
+@pytest.mark.parametrize(
+    ("every", "takes", "expected"),
+    [(0, 1, 7), (15, 1, 4), (100, 1, 1), ("auto", 2, 3), ("auto", 12, 2)],
+)
+def test_the_file_is_written_when_it_is_time(every, takes, expected, X, path, monkeypatch):
+    """Six epochs of ten seconds, or of a hundred for "auto", which a write of several seconds makes wait."""
+    now, n_written = [0.0], []
     write = of_files.FitInFile.write
-    monkeypatch.setattr(of_files.FitInFile, "write", lambda fit: (n_written.append(1), write(fit)))
-    AutoEncoder(1, init="random", early_stopping=False, **QUICK | {"max_iter": 6}).set_callbacks(
-        Checkpoint(path, every=15)
-    ).fit(X)
-    assert len(n_written) == 4  # ten seconds for each look at the clock: after every other epoch, and at the end
+
+    class Clock(Interrupt):
+        def on_fit_task_end(self, estimator, context):
+            now[0] += 10 if every != "auto" else 100
+
+    def counted(fit):
+        n_written.append(1)
+        write(fit)
+        fit.took = takes
+
+    monkeypatch.setattr(of_files.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(of_files.FitInFile, "write", counted)
+    model = AutoEncoder(1, init="random", early_stopping=False, **QUICK | {"max_iter": 6})
+    model.set_callbacks(Clock(0), Checkpoint(path, every=every)).fit(X)
+    assert len(n_written) == expected
 
 
 SCRIPT = """

@@ -1,4 +1,4 @@
-"""On the engines people already run: Dask and Ray, by the conventions of scikit-learn and their own."""
+"""On the engines people already run: Dask and Ray, by their own conventions and by those of scikit-learn."""
 
 import ast
 import os

@@ -15,7 +15,7 @@ from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from skae import VAE, AutoEncoder, BaseAutoEncoder, DenoisingAutoEncoder
+from skae import VAE, AutoEncoder, BaseAutoEncoder, DenoisingAutoEncoder, _base
 from skae._losses import squared_error
 
 MEMBERS = [AutoEncoder, DenoisingAutoEncoder, VAE]
@@ -358,7 +358,8 @@ STREAMS = {"ordinary": [], "one row": [slice(0, 1)], "two rows": [slice(0, 2)]}
 
 
 @pytest.mark.parametrize("first", [*STREAMS, "small"])
-def test_partial_fit_recovers_from_a_first_batch_like_no_other(first, table):
+def test_partial_fit_recovers_from_a_first_batch_like_no_other(first, table, monkeypatch):
+    monkeypatch.setattr(_base, "FIRST_PASSES", 2)
     rng = np.random.RandomState(0)
     X = np.tile(table, (15, 1)) + 0.01 * rng.standard_normal((3000, 6))
     before = [1e-3 * X[:100]] if first == "small" else [X[rows] for rows in STREAMS[first]]
@@ -374,15 +375,19 @@ def test_partial_fit_recovers_from_a_first_batch_like_no_other(first, table):
     assert vae.score(X) > usual_vae.score(X) - 0.5
 
 
-def test_first_rows_are_kept_until_there_are_enough(table):
+def test_first_rows_are_kept_until_there_are_enough(table, monkeypatch):
+    monkeypatch.setattr(_base, "FIRST_PASSES", 4)
     model = AutoEncoder(2, random_state=0)
     for part in np.array_split(np.tile(table, (6, 1)), 12):  # of 100 rows
         model.partial_fit(part)
         assert (model._first_rows_ is None) == (model.n_samples_ >= 1000)
     np.testing.assert_allclose(model.mean_, np.tile(table, (5, 1)).mean(axis=0))
     mean = model.mean_
+    assert (model.n_iter_, len(model.loss_curve_)) == (9 + 4 + 2, 15)  # four passes over the first rows, once complete
     assert model.partial_fit(table + 0.1).mean_ is mean
     whole = AutoEncoder(2, random_state=0).partial_fit(np.tile(table, (5, 1)))
+    assert whole.n_iter_ == 4
+    assert AutoEncoder(2, random_state=0).partial_fit(np.tile(table, (10, 1))).n_iter_ == 2
     assert whole._first_rows_ is None
     assert AutoEncoder(2, max_iter=1, random_state=0).fit(table).partial_fit(table)._first_rows_ is None
 

@@ -44,7 +44,7 @@ ROOMS = {
     "_card": set(),
     "_onnx": set(),
     "_fitted": {"_card", "_mapped", "_onnx", "_rows", "_saving", "_tables", "_training"},
-    "_data": {"_distributed", "_mapped", "_rows", "_selection", "_training"},
+    "_data": {"_distributed", "_mapped", "_rows", "_training"},
     "_memory": {"_adam", "_mapped"},
 }
 ROOMS["_base"] = set(ROOMS) - {"_losses", "_nearest", "_declaration", "_vmapped", "_together", "_search", "_progress"}
