@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo docs test test-slow test-oldest test-newest lint dist benchmark benchmark-full results speed fallback clean
+.PHONY: demo test test-slow test-oldest test-newest lint docs dist benchmark benchmark-full results speed fallback clean
 
 demo: .venv/examples
 	$(BIN)/python examples/plot_compare.py
@@ -14,14 +14,15 @@ test: .venv/test
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
-# the site, docs/_build/html/index.html: runs all examples
-docs: .venv/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
-
 lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# the site, in docs/build/html: all examples run, warnings are errors, links are followed
+docs: .venv/docs
+	OMP_NUM_THREADS=1 SKAE_DOCS_JOBS=2 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/build/html
+	$(BIN)/python .ci/links.py docs/build/html
 
 # what can be published: built, checked, installed into an empty environment, and tried there with README's first example
 dist: .venv/dist
@@ -74,4 +75,4 @@ fallback: .venv/benchmarks
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest build dist
+	rm -rf .venv .venv-oldest .venv-newest build dist docs/build docs/gallery docs/generated

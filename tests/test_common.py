@@ -195,7 +195,8 @@ def test_documented_attributes_are_there(member, X):
 
 @every_member
 @pytest.mark.parametrize(
-    "method", ["", "fit", "partial_fit", "transform", "inverse_transform", "score", "score_samples"]
+    "method",
+    ["", "fit", "partial_fit", "transform", "inverse_transform", "score", "score_samples", "to_onnx", "model_card"],
 )
 def test_numpydoc_finds_nothing_wrong(member, method):
     # where the summary begins; sections that methods would only repeat; names of what is returned
