@@ -40,19 +40,25 @@ def resident():
     return int(line.split()[1]) / 1024
 
 
+def watch():
+    """A list whose only number is the most resident memory of this process from now on, in MB."""
+    peak = [0.0]
+
+    def look():
+        while True:
+            peak[0] = max(peak[0], resident())
+            time.sleep(0.01)
+
+    threading.Thread(target=look, daemon=True).start()
+    return peak
+
+
 def measure(path, in_memory, n_epochs):
     """Fit in this process; prints seconds of the fit and by how many MB memory rose, in fit and in all."""
     torch.set_num_threads(1)
     AutoEncoder(2, max_iter=1).fit(np.random.default_rng(0).random((100, N_COLUMNS)))  # imports and first calls
     X = np.load(path, mmap_mode=None if in_memory else "r")
-    before, peak = resident(), [0.0]
-
-    def watch():
-        while True:
-            peak[0] = max(peak[0], resident())
-            time.sleep(0.01)
-
-    threading.Thread(target=watch, daemon=True).start()
+    before, peak = resident(), watch()
     begun = time.perf_counter()
     model = AutoEncoder(5, max_iter=n_epochs, random_state=0).fit(X)
     seconds, of_fit = time.perf_counter() - begun, peak[0] - before
@@ -61,6 +67,13 @@ def measure(path, in_memory, n_epochs):
         out = np.lib.format.open_memmap(f"{path}.codes", mode="w+", dtype="f4", shape=(len(X), 5))
         model.transform(X, out=out)
     print(seconds, of_fit, peak[0] - before)
+
+
+def measured(path, where, n_epochs):
+    """Seconds of the fit and MB more in fit and in all, measured in a process of its own; where: "map" or "memory"."""
+    command = [sys.executable, __file__, "--epochs", str(n_epochs), "--measure", str(path), where]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return [float(number) for number in found]
 
 
 def main():
@@ -80,9 +93,7 @@ def main():
         path = Path(folder) / "rows.npy"
         write(path, n_rows)
         for where in ("map", "memory"):
-            command = [sys.executable, __file__, "--epochs", str(options.epochs), "--measure", str(path), where]
-            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            seconds, of_fit, of_all = map(float, found)
+            seconds, of_fit, of_all = measured(path, where, options.epochs)
             more = f"{of_all:.0f}" if where == "map" else "-"
             print(f"| {n_rows:,} | {where} | {seconds:.1f} | {of_fit:.0f} | {more} |", flush=True)
 

@@ -3,6 +3,7 @@
 from ._adversarial import AdversarialAutoEncoder
 from ._autoencoder import AutoEncoder
 from ._base import BaseAutoEncoder
+from ._checkpoint import Checkpoint as Checkpoint
 from ._conditional import ConditionalVAE
 from ._contractive import ContractiveAutoEncoder
 from ._declaration import parameter as parameter

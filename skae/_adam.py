@@ -91,6 +91,11 @@ class Adam:
         for i, state in state_dict["state"].items():
             for name, value in self._state(parameters[i]).items():
                 value.copy_(state[name])
+        if self.fused:  # one number of steps for all of a group that have done as many, as in _step
+            for group in self.param_groups:
+                steps: dict[float, Tensor] = {}
+                for known in (self.state[p] for p in group["params"] if p in self.state):
+                    known["step"] = steps.setdefault(float(known["step"]), known["step"])
 
 
 def adam(module: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)) -> Adam:

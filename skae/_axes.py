@@ -1,7 +1,7 @@
 """Principal axes: of complete rows, of sparse ones, and of what is observed of rows with missing cells."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -95,8 +95,8 @@ def principal_axes(
         _, singular, axes = torch.svd_lowrank(dense, q=n_axes + 10, niter=7, M=centre)
         squares, axes = singular.to(exact).double().square(), axes.T.to(exact).double()
     elif n_features <= n_rows:
-        squares, axes = _eigh(sum(part.T @ part for part in deviations))
-        squares, axes, total = squares.flip(0), axes.T.flip(0), float(squares.sum())
+        squares, axes = _by_covariance(deviations)
+        total = float(squares.sum())
     else:
         whole = torch.cat(list(deviations))
         squares, vectors = _eigh(whole @ whole.T)
@@ -110,27 +110,34 @@ def axes_by_covariance(
     x: Tensor | SparseRows | MappedRows, rows: Tensor | EveryRow | None = None, weights: Tensor | None = None
 ) -> PrincipalAxes:
     """Those of rows that are in memory piece by piece, or in several processes, by the covariance of the features."""
-    exact = x.device if x.device.type != "mps" else torch.device("cpu")
+    exact, size = x.device if x.device.type != "mps" else torch.device("cpu"), training_rows_at_once(x)
     rows = torch.arange(len(x), device=x.device) if rows is None else rows
     counts = None if weights is None else weights[rows.cpu()]
     n_rows = total(len(rows))
     n_counted = n_rows if counts is None else float(summed(counts.sum()))
 
-    def windows() -> Iterator[tuple[Tensor, Tensor]]:
-        start, size = 0, training_rows_at_once(x)
-        for part in x.in_order(rows) if isinstance(x, MappedRows) else (x[part] for part in rows.split(size)):
-            start, here = start + len(part), slice(start, start + len(part))
-            yield part.to(exact).double(), part.new_ones(1, 1) if counts is None else counts[here, None].to(exact)
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        start = 0
+        for window in x.in_order(rows) if isinstance(x, MappedRows) else (x[part] for part in rows.split(size)):
+            for part in window.split(size):
+                start, here = start + len(part), slice(start, start + len(part))
+                yield part.to(exact).double(), part.new_ones(1, 1) if counts is None else counts[here, None].to(exact)
 
-    mean = summed(sum((weights * window).sum(0) for window, weights in windows())) / n_counted
-    products = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=exact)
-    for window, weights in windows():
-        deviations = weights.sqrt() * (window - mean)
-        for part in deviations.split(training_rows_at_once(x)):
-            products += part.T @ part
-    squares, axes = _eigh(summed(products))
-    squares, axes = squares.flip(0), axes.T.flip(0)
+    mean = summed(sum((weights * part).sum(0) for part, weights in parts())) / n_counted
+    squares, axes = _by_covariance((weights.sqrt() * (part - mean) for part, weights in parts()), of_all=True)
     return _significant(mean, axes, squares, float(squares.sum()), n_counted, n_rows, min(n_rows, x.shape[1]))
+
+
+def _by_covariance(deviations: Iterable[Tensor], of_all: bool = False) -> tuple[Tensor, Tensor]:
+    """Sums of squares along the principal axes, largest first, and the axes, from the products of the features.
+
+    of_all: whether the rows are those of all processes that fit together.
+    """
+    products: Tensor | None = None
+    for part in deviations:
+        products = part.T @ part if products is None else products.add_(part.T @ part)
+    squares, axes = _eigh(summed(products) if of_all else products)
+    return squares.flip(0), axes.T.flip(0)
 
 
 def _significant(

@@ -17,6 +17,7 @@ from ._data import all_of, facts_of, given_validation, of_folds, of_validation_r
 from ._distributed import agreement, alone, of_first, one_fit, several, share, total
 from ._fitted import FittedNetwork, for_inference, unchanged_on_error
 from ._initialization import Initialization
+from ._memory import check_memory
 from ._networks import AutoEncoderModule
 from ._parameters import SharedParameters
 from ._rows import Sample, checked_groups, checked_weights, stacked
@@ -138,8 +139,11 @@ class BaseAutoEncoder(
             If X has the wrong shape, NaN, infinity or values that are too large or that the loss excludes, if weights,
             groups or X_val are not valid, if the device is not available, or if the loss is not finite at the
             initialization. The estimator stays as it was, as it does after an interrupt.
+        MemoryError
+            Before the fit begins, if it clearly needs more memory than there is, with what to change; where the
+            system tells how much there is, as Linux and CUDA do.
         torch.OutOfMemoryError
-            If the device has too little memory.
+            If the device runs out of memory all the same.
         RuntimeError
             If another process of a group failed or ended.
 
@@ -162,6 +166,9 @@ class BaseAutoEncoder(
             if not continuing:
                 scaler.fit(sample.X, sample.weights)
                 scaler.expect(held_out)
+            n_beside, n_folds = 0 if held_out is None else held_out.X.shape[0], len(folds or [0])
+            with agreement():
+                check_memory(self, scaler, sample.X, n_beside, n_folds, seed, continuing)
             data = self._data(sample, folds, held_out, scaler, seed)
             network_seed = self._network_seed_ if continuing else seed
             attributes = partial(self._attributes, scaler, network_seed, total(valid.shape[0]))
@@ -299,7 +306,13 @@ class BaseAutoEncoder(
         if sample_weight is not None:
             options["metadata"] = {"sample_weight": sample_weight}
         context = self._init_callback_context(max_subtasks=n_epochs * (len(inits) * len(data.folds) + data.refit))
-        context.call_on_fit_task_begin(**options)
+
+        def begin(progress):
+            self._progress = progress  # for a callback that writes it to a file
+            try:
+                context.call_on_fit_task_begin(**options)
+            finally:
+                del self._progress
 
         def after_epoch(network):
             task = context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self)
@@ -313,6 +326,7 @@ class BaseAutoEncoder(
             Schedule(n_epochs, self.learning_rate_init, self._batch_size, seed),
             patience=self.n_iter_no_change,
             tol=self.tol,
+            begin=begin,
             after_epoch=after_epoch,
         )
         results = self._results(run, data.validates)

@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils._indexing import _get_column_indices
 
 from ._columns import Column, categorical_columns, is_missing, library, read, table
-from ._mapped import missing_columns, rows_to_learn_from
+from ._mapped import missing_columns, pieces, rows_to_learn_from
 from ._rows import TableRows
 from ._scaling import Scaler
 from ._tables import TableScaler, coded, for_columns, inputs_of
@@ -63,10 +63,7 @@ class ConditionalScaler(Scaler):
             self._columns_, self._container_ = columns, None if columns is None else library(X)
             self._choose(X, codes.shape[1])
             self._scalers()  # raises what is to be said of the columns before it is of their values
-        if self.probabilities:
-            codes = codes.copy()
-            codes[:, self._rest_] = self._in_range(codes[:, self._rest_], new)
-        return codes
+        return self._in_range(codes, new, self._rest_)
 
     @property
     def _is_category(self):
@@ -132,7 +129,8 @@ class ConditionalScaler(Scaler):
         return self.modelled.column_scales()
 
     def log_scale(self, X):
-        return self.modelled.log_scale(X[:, self._rest_])
+        parts = [(len(rows), self.modelled.log_scale(rows[:, self._rest_])) for _, rows in pieces(X)]
+        return np.concatenate([np.broadcast_to(values, n_rows) for n_rows, values in parts])
 
     def transform(self, x):
         """Inputs (n, n_inputs) of codes and numbers (n, n_features), a tensor."""

@@ -80,8 +80,8 @@ class Scaler:
             raise ValueError(f"X has columns without an observed value: {np.flatnonzero(empty).tolist()}. Drop them.")
         return X
 
-    def _in_range(self, X, new):
-        """X cut to [0, 1] if it must be there.
+    def _in_range(self, X, new, columns=slice(None)):
+        """X cut to [0, 1] if it must be there, or some of its columns.
 
         Of a fit only rounding is cut. Of new rows more is, as a scaler fitted to others leaves some outside; but not of
         rows that were hardly scaled as in the fit: far outside, and not a few of them.
@@ -89,11 +89,11 @@ class Scaler:
         values = X.data if sparse.issparse(X) else X
         if not self.probabilities or not values.size:
             return X
-        least, most, n_outside = _range(values)
+        least, most, n_outside, n_values = _range(values, columns)
         tolerance = ROUNDING * np.finfo(np.result_type(values.dtype, np.float32)).eps
         outside = not (least >= -tolerance and most <= 1 + tolerance)
         if outside and new:
-            outside = not (least > -1 and most < 2) and n_outside > MOST_OUTSIDE * values.size
+            outside = not (least > -1 and most < 2) and n_outside > MOST_OUTSIDE * n_values
         if outside:
             raise ValueError(
                 f"X must be in [0, 1] where the decoder gives probabilities, got values from {least:g} to "
@@ -103,7 +103,9 @@ class Scaler:
             return X
         if sparse.issparse(X):
             return sparse.csr_array((values.clip(0, 1), X.indices, X.indptr), shape=X.shape)
-        return values.clip(0, 1)
+        values = values.copy()
+        values[:, columns] = values[:, columns].clip(0, 1)
+        return values
 
     def fit(self, X, weights=None):
         """Learn from a valid X, whose rows count as much as their weights."""
@@ -184,13 +186,17 @@ class Scaler:
         return X
 
 
-def _range(values):
-    """Least and most of numbers, but of 0 and 1 at least, and how many of them are outside [0, 1]."""
-    least, most, n_outside = 1.0, 0.0, 0
-    for part in (rows for _, rows in pieces(values)) if is_mapped(values) else [values]:
+def _range(values, columns):
+    """Least and most of numbers, but of 0 and 1 at least, how many of them are outside [0, 1], and how many there are.
+
+    Of an array of rows those in some columns.
+    """
+    least, most, n_outside, n_values = 1.0, 0.0, 0, 0
+    for rows in (rows for _, rows in pieces(values)) if is_mapped(values) else [values]:
+        part = rows[..., columns]
         least, most = min(least, np.nanmin(part, initial=1.0)), max(most, np.nanmax(part, initial=0.0))
-        n_outside += np.count_nonzero((part < 0) | (part > 1))
-    return least, most, n_outside
+        n_outside, n_values = n_outside + np.count_nonzero((part < 0) | (part > 1)), n_values + part.size
+    return least, most, n_outside, n_values
 
 
 def warn_of_another_scale(name, scaler, data):

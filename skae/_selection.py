@@ -1,5 +1,6 @@
 """The choice of initialization and epoch by rows that do not train, and the network that follows from it."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ._distributed import gathered
 from ._mapped import indices
+from ._progress import Progress
 from ._saving import load_state, state
 from ._training import WARM_UP, Data, Epoch, Loss, Pair, Schedule, evaluate, reproducible, threads_for, train
 
@@ -101,8 +103,9 @@ class Run:
 
     def at_initialization(self) -> "Run":
         """The same run with its initialization as what is kept."""
-        self.best_epoch, self.best = 0, self.initial
-        return self
+        run = copy.copy(self)
+        run.best_epoch, run.best = 0, self.initial
+        return run
 
     def _keep(self) -> None:
         if self.keeps:
@@ -117,6 +120,7 @@ def choose(
     patience: int,
     tol: float,
     after_epoch: Callable[[nn.Module], None] = lambda network: None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train networks side by side, each to minimize the mean loss of its training rows; returns the best run.
 
@@ -127,31 +131,38 @@ def choose(
     A run ends after all epochs; once ``patience`` epochs after the rise of the learning rate have not lowered the
     validation loss by the share ``tol``; when a loss is not finite; or, after each fifth of the epochs, when it is
     clearly behind the best.
+
+    after_epoch is called for each network that has trained an epoch, once all have. progress: how far the runs are, if
+    they are to go on.
     """
+    progress = Progress(runs, data) if progress is None else progress
     n_threads = threads_for(runs[0].network, schedule.batch_size(len(data.rows)))
     for run in runs:
-        run.begin(_validation_losses(run, data, schedule, n_threads))
-    active, n_epochs = list(runs), schedule.n_epochs
+        if not run.validation_curve:
+            run.begin(_validation_losses(run, data, schedule, n_threads))
+    active, n_epochs = progress.active, schedule.n_epochs
     fifth = math.ceil(n_epochs / 5)
-    for done in range(n_epochs):
+    for done in range(progress.n_done, n_epochs):
         epochs = [
             Epoch(network, pairs, data, fold.training, schedule, done, n_threads)
             for run in active
             for (network, pairs), fold in zip(run.networks, data.folds, strict=True)
         ]
-        losses = iter(train(epochs))
+        losses, trained = iter(train(epochs)), []
         for run in tuple(active):
             loss = sum(islice(losses, len(data.folds))) / len(data.folds)
             values = _validation_losses(run, data, schedule, n_threads)
             run.record(loss, values, tol, patient=done < WARM_UP * n_epochs)
             if run.diverged_in is None:
-                for network, _ in run.networks:
-                    after_epoch(network)
+                trained += [network for network, _ in run.networks]
             if run.diverged_in is not None or (not run.alternating and run.n_waited >= patience):
                 active.remove(run)
         if (done + 1) % fifth == 0:
             leader = runs[select([run.best for run in runs])]
             active = [run for run in active if select([run.best, leader.best], DROP_ERRORS) == 0]
+        progress.active, progress.n_done = active, done + 1
+        for network in trained:
+            after_epoch(network)
     best = runs[select([run.best for run in runs])]
     if best.keeps:
         load_state(best.network, best.weights)
@@ -172,13 +183,15 @@ def select_and_train(
     *,
     patience: int,
     tol: float,
+    begin: Callable[[Progress], None] = lambda progress: None,
     after_epoch: Callable[[nn.Module], None] = lambda network: None,
 ) -> tuple[nn.Module, Run]:
     """The network to keep, and the run that chose its initialization and epoch.
 
     network_for: a network with one of the initializations, of some rows or, for None, of all. If the first is "pca", it
     is the fallback where rows validate: it is left for a network that is clearly better on the validation rows than PCA
-    of the training rows and, as a refit is another network, on all rows too.
+    of the training rows and, as a refit is another network, on all rows too. begin: is given the progress before the
+    first epoch, and may load that of the same fit before.
     """
 
     def trainable(init: str, rows: Tensor | None) -> tuple[nn.Module, list[Pair]]:
@@ -187,15 +200,15 @@ def select_and_train(
 
     runs = [Run([trainable(init, fold.training) for fold in data.folds], not data.refit) for init in inits]
     runs = runs[:1] if runs[0].alternating else runs
-    best = choose(runs, data, schedule, patience=patience, tol=tol, after_epoch=after_epoch)
+    progress = Progress(runs, data)
+    begin(progress)
+    best = choose(runs, data, schedule, patience=patience, tol=tol, after_epoch=after_epoch, progress=progress)
     network, loss = best.network, best.networks[0][1][0][0]
     has_fallback = data.validates and inits[0] == "pca" and not best.alternating
     leaves = not has_fallback or is_clearly_better(best, runs[0])
     if leaves and data.refit:
         network, pairs = trainable(inits[runs.index(best)], None)
-        n_done = refit(network, pairs, data, schedule, best.best_epoch, after_epoch)
-        if n_done < best.best_epoch:
-            best.best_epoch, best.diverged_in = n_done, n_done + 1
+        _refit_as(best, network, pairs, data, schedule, progress, after_epoch)
     if has_fallback:
         fallback = network_for("pca", None)
         if not (leaves and lowers_the_loss(network, fallback, loss, data, schedule, tol)):
@@ -227,13 +240,14 @@ def refit(
     schedule: Schedule,
     n_epochs: int,
     after_epoch: Callable[[nn.Module], None] = lambda network: None,
+    n_before: int = 0,
 ) -> int:
-    """Train on all rows for the first so many epochs of a schedule; how many were done.
+    """Train on all rows for the first so many epochs of a schedule, of which some were done before; how many are done.
 
     Ends after an epoch whose loss is not finite, or whose weights are not, with the weights before it.
     """
     n_threads = threads_for(network, schedule.batch_size(len(data.rows)))
-    for done in range(n_epochs):
+    for done in range(n_before, n_epochs):
         before = _copy(network)
         (loss,) = train([Epoch(network, pairs, data, data.rows, schedule, done, n_threads)])
         if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in network.parameters())):
@@ -241,6 +255,27 @@ def refit(
             return done
         after_epoch(network)
     return n_epochs
+
+
+def _refit_as(
+    best: Run,
+    network: nn.Module,
+    pairs: list[Pair],
+    data: Data,
+    schedule: Schedule,
+    progress: Progress,
+    after_epoch: Callable[[nn.Module], None],
+) -> None:
+    """Train the network of all rows for as many epochs as the best run, or on to these."""
+
+    def counted(network: nn.Module) -> None:
+        progress.n_refitted += 1
+        after_epoch(network)
+
+    n_before = progress.refit(network, pairs)
+    n_done = refit(network, pairs, data, schedule, best.best_epoch, counted, n_before)
+    if n_done < best.best_epoch:
+        best.best_epoch, best.diverged_in = n_done, n_done + 1
 
 
 def _validation_losses(run: Run, data: Data, schedule: Schedule, n_threads: int) -> Tensor:

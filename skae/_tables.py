@@ -86,7 +86,8 @@ class TableScaler(Scaler):
         return np.where(self._is_category_, np.nan, self._deviations_[first])
 
     def log_scale(self, X):
-        return ~np.isnan(X) @ np.where(self._is_category_, 0.0, np.log(self.column_scales()))
+        logarithms = np.where(self._is_category_, 0.0, np.log(self.column_scales()))
+        return np.concatenate([~np.isnan(rows) @ logarithms for _, rows in pieces(X)])
 
     def transform(self, x):
         """Inputs (n, n_inputs) of codes and numbers (n, n_features), a tensor."""

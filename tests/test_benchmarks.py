@@ -53,6 +53,22 @@ def test_memory_map(run, tmp_path):
     assert [line.split(" | ")[:2] for line in printed[2:]] == [["| 4,194", "map"], ["| 4,194", "memory"]]
 
 
+def test_rows(run, tmp_path, monkeypatch):
+    figure = tmp_path / "rows.png"
+    printed = run("rows.py", "--most", 10_000, "--folder", tmp_path, "--figure", figure).splitlines()
+    assert printed[2].startswith("| 10,000 | memory | ")
+    assert printed[-1] == "slope, rows in map: nan"
+    assert figure.exists()
+
+
+@pytest.mark.slow
+def test_what_a_fit_is_said_to_need(run):
+    """It is less than what it takes, and not by far: the check refuses no fit that could be done."""
+    rows = [line.strip("| ").split(" | ") for line in run("rows.py", "--needs").splitlines()[2:]]
+    assert len(rows) == 6
+    assert all(0.3 < float(row[-1]) < 1 for row in rows)
+
+
 def test_imputation(run, tmp_path):
     rng = np.random.RandomState(0)
     size = rng.standard_normal(80)

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from torch import distributed
 
 import skae
-from skae import VAE, VQVAE, AutoEncoder, BatchedGridSearchCV, ConditionalVAE, _mapped, _training
+from skae import VAE, VQVAE, AutoEncoder, BatchedGridSearchCV, Checkpoint, ConditionalVAE, _mapped, _training
 
 QUICK = dict(max_iter=2, random_state=0)
 MEMBERS = [
@@ -152,6 +152,7 @@ def refused(rank):
         "weights of one": lambda: AutoEncoder(2).fit(X, sample_weight=np.ones(len(X)) if rank else None),
         "one row": lambda: AutoEncoder(2).fit(X[:1] if rank else X),
         "infinite": lambda: AutoEncoder(3).fit(infinite),
+        "checkpoint": lambda: AutoEncoder(3).set_callbacks(Checkpoint("file")).fit(X),
     }
     found = {}
     for name, attempt in attempts.items():
@@ -291,6 +292,7 @@ MESSAGES = {
     "weights of one": "whether there is a sample_weight differs",
     "one row": "fewer than two rows",
     "infinite": "infinity",
+    "checkpoint": "A fit with Checkpoint is not possible",
 }
 
 
@@ -300,8 +302,10 @@ def test_what_cannot_be_computed_from_all_is_an_error_in_all(found):
     assert first["unchanged"]
     assert second["unchanged"]
     for name, message in MESSAGES.items():
-        assert message in second[name][1], second[name]
-        if name in ("holes", "one row", "infinite"):
+        assert message in (first if name == "checkpoint" else second)[name][1], name
+        if name == "checkpoint":
+            assert second[name] == ("RuntimeError", FAILED.replace("1", "0"))
+        elif name in ("holes", "one row", "infinite"):
             assert first[name] == ("RuntimeError", FAILED), first[name]
         else:
             assert first[name] == second[name]

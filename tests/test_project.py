@@ -27,7 +27,8 @@ ROOMS = {
     "_networks": {"_axes", "_layers", "_losses", "_rows"},
     "_graphs": {"_adam"},
     "_training": {"_adam", "_distributed", "_graphs", "_mapped", "_rows"},
-    "_selection": {"_distributed", "_mapped", "_saving", "_training"},
+    "_progress": {"_mapped", "_rows", "_saving", "_training"},
+    "_selection": {"_distributed", "_mapped", "_progress", "_saving", "_training"},
     "_vmapped": set(),
     "_stack": {"_adam", "_training", "_vmapped"},
     "_together": {"_stack", "_training"},
@@ -40,8 +41,10 @@ ROOMS = {
     "_parameters": {"_declaration", "_layers"},
     "_fitted": {"_mapped", "_rows", "_saving", "_tables", "_training"},
     "_data": {"_distributed", "_mapped", "_rows", "_training"},
+    "_memory": {"_adam", "_mapped"},
 }
-ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search"}
+ROOMS["_base"] = set(ROOMS) - {"_losses", "_declaration", "_vmapped", "_together", "_search", "_progress"}
+ROOMS["_checkpoint"] = {"_base"}
 ROOMS["_priors"] = {"_losses", "_rows", "_training"}
 ROOMS["_imputation"] = {"_columns", "_losses", "_rows"}
 ROOMS["_base_vae"] = {"_base", "_declaration", "_fitted", "_imputation", "_losses", "_networks", "_priors", "_rows"}
@@ -57,6 +60,7 @@ TORCH_ONLY = {
     "_graphs",
     "_layers",
     "_losses",
+    "_memory",
     "_networks",
     "_perceptron",
     "_selection",
@@ -64,6 +68,7 @@ TORCH_ONLY = {
     "_initialization",
     "_saving",
     "_priors",
+    "_progress",
     "_stack",
     "_vmapped",
 }
@@ -166,18 +171,19 @@ def python_blocks(name):
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-def test_readme_code_runs(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_readme_code_runs(name, capsys, monkeypatch, tmp_path):
     import skae
 
     monkeypatch.chdir(tmp_path)  # it writes files
 
-    blocks = python_blocks("README.md")
+    blocks = python_blocks(name)
     assert blocks
     names = {}
     # fits with the default number of epochs would take a minute, and what they print is not looked at
     monkeypatch.setattr(skae.BaseAutoEncoder, "_max_epochs", lambda model, n_rows: 2)
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, name, "exec"), names)
 
 
 def test_members_of_the_readme_are_pickled_and_read_again(tmp_path, monkeypatch):
