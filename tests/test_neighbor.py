@@ -75,7 +75,7 @@ def test_it_begins_at_pca_with_one_scale_for_all_codes(digits):
 
 
 def test_the_last_epoch_is_kept_and_its_loss_is_that_of_all_rows(digits):
-    model = NeighborAutoEncoder(**QUICK | {"max_iter": 6}).fit(digits)
+    model = NeighborAutoEncoder(batch_size=2000, **QUICK | {"max_iter": 6}).fit(digits)
     assert model.best_iter_ == model.n_iter_ == len(model.loss_curve_) == 6
     assert model.validation_curve_ is None
     assert model.best_loss_ == pytest.approx(model.loss_curve_[-1], rel=0.2)
