@@ -226,7 +226,7 @@ def test_networks_trained_as_one_are_those_trained_alone(name, digits, stacked):
         for alpha in (0.1, 0.3)
         for rate in (0.003, 0.006)
     ]
-    X = digits[:300]
+    X = digits[:150]
     together = run_together([lambda each=each: clone(each).fit(X) for each in models])
     assert bool(stacked) == trains_together
     for each, other in zip(models, together, strict=True):
