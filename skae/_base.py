@@ -303,7 +303,8 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
         options = dict(estimator=self, X=X, y=X if y is None else y)  # scorers of callbacks refuse y=None
         if sample_weight is not None:
             options["metadata"] = {"sample_weight": sample_weight}
-        context = self._init_callback_context(max_subtasks=n_epochs * (len(inits) * len(data.folds) + data.refit))
+        with agreement():
+            context = self._init_callback_context(max_subtasks=n_epochs * (len(inits) * len(data.folds) + data.refit))
 
         def begin(progress):
             self._progress = progress  # for a callback that writes it to a file

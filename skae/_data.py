@@ -136,9 +136,7 @@ def facts_of(estimator, scaler, sample, held_out, groups, splits):
     """What must be the same in all processes that fit together; ValueError for what they cannot do."""
     if not several():
         return {}
-    callbacks = vars(estimator).get("_skl_callbacks", [])
     given = {
-        "A fit with Checkpoint": any(getattr(callback, "of_one_process", False) for callback in callbacks),
         "A search or a fit with cv": splits is not None or trains_together.get() is not None,
         "A fit with groups": groups is not None,
         "A fit to categories, or with a condition": not scaler.learns_sums,

@@ -105,8 +105,9 @@ def _some(x: Rows, rows: Tensor | EveryRow | None, weights: Tensor | None) -> tu
     """Rows for whatever takes a tensor of few, their indices and weights: of a memory map, or of all processes."""
     places = torch.arange(len(x), device=x.device) if rows is None else indices(rows)
     if several():
-        n_all, most = total(len(places)), min(MOST_ROWS, MOST_NUMBERS // x.shape[1])
-        n_here = min(len(places), max(1, most * len(places) // n_all))
+        n_own = len(x if rows is None else rows)  # of a map there are places for some
+        n_here = min(MOST_ROWS, MOST_NUMBERS // x.shape[1]) * n_own // total(n_own)
+        n_here = min(len(places), max(1, n_here))
         places = places[torch.linspace(0, len(places) - 1, n_here).long().to(places.device)]
     found = gathered(x[places])
     weights = None if weights is None else gathered(weights[places.cpu()])
