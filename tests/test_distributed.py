@@ -22,7 +22,18 @@ from sklearn.decomposition import PCA
 from torch import distributed
 
 import skae
-from skae import VAE, VQVAE, AutoEncoder, BatchedGridSearchCV, Checkpoint, ConditionalVAE, _mapped, _ordering, _training
+from skae import (
+    VAE,
+    VQVAE,
+    AutoEncoder,
+    BatchedGridSearchCV,
+    Checkpoint,
+    ConditionalVAE,
+    NeighborAutoEncoder,
+    _mapped,
+    _ordering,
+    _training,
+)
 
 QUICK = dict(max_iter=2, random_state=0)
 MEMBERS = [
@@ -30,6 +41,7 @@ MEMBERS = [
     for each in (getattr(skae, name) for name in skae.__all__)
     if isinstance(each, type) and issubclass(each, skae.BaseAutoEncoder) and not inspect.isabstract(each)
 ]
+MEMBERS.remove(NeighborAutoEncoder)  # it looks for neighbours among all rows
 N_ROWS, BATCH, TIMEOUT = 1280, 128, 60
 FAILED = "The fit of process 1 of the group failed before training: see its error."
 
@@ -151,6 +163,7 @@ def refused(rank):
         "holes": lambda: AutoEncoder(3).fit(holes if rank else X),
         "categories": lambda: AutoEncoder(3, categorical_features=[12]).fit(labelled),
         "condition": lambda: ConditionalVAE(3, condition_features=[12]).fit(labelled),
+        "neighbors": lambda: NeighborAutoEncoder(2, **QUICK).fit(X),
         "search": lambda: BatchedGridSearchCV(AutoEncoder(), {"alpha": [0.1, 1.0]}, cv=2).fit(X),
         "parameter": lambda: AutoEncoder(2 + rank).fit(X),
         "features": lambda: AutoEncoder(2).fit(X[:, rank:]),
@@ -293,6 +306,7 @@ MESSAGES = {
     "holes": "missing cells is not possible",
     "categories": "categories, or with a condition is not possible",
     "condition": "categories, or with a condition is not possible",
+    "neighbors": "A neighbour loss is not possible",
     "search": "A search or a fit with cv is not possible",
     "parameter": "n_components differs: 2 in process 0 and 3 in process 1",
     "features": "the number of features differs: 12 in process 0 and 11 in process 1",
@@ -431,6 +445,32 @@ def test_components_are_ordered_by_the_rows_of_all(most, tolerance, tmp_path, mo
     np.testing.assert_allclose(found[0][0], of_each, rtol=tolerance)
     assert found[0][1] == pytest.approx(in_all, rel=1e-6)
     np.testing.assert_allclose(found[0][2], codes, atol=tolerance * np.abs(codes).max())
+
+
+@needs_fork
+@pytest.mark.parametrize(("batch_size", "mapped"), [(7, False), (1, False), (7, True)])
+def test_batches_that_do_not_divide_the_rows(batch_size, mapped, tmp_path, monkeypatch):
+    """Every step has rows, and every row a step."""
+    X, sizes = rows()[:60], []
+    monkeypatch.setattr(_mapped, "LEAST_BYTES", 0 if mapped else 2**27)
+    np.save(tmp_path / "X.npy", X)
+
+    class Counted(AutoEncoder):
+        def _loss(self, module, x):
+            if module.training:
+                sizes.append(len(x))
+            return super()._loss(module, x)
+
+    def work(rank):
+        part = np.load(tmp_path / "X.npy", mmap_mode="r")[30 * rank :][:30] if mapped else X[30 * rank :][:30]
+        model = Counted(2, init="random", early_stopping=False, batch_size=batch_size, max_iter=2, random_state=0)
+        return learned(model.fit(part)), sizes
+
+    statuses, found = forked(tmp_path, [work, work])
+    assert statuses == [0, 0]
+    assert_same(found[0][0], found[1][0])
+    expected = {(7, False): [4] * 3 + [3] * 6, (1, False): [1] * 30, (7, True): [4] * 7 + [2]}[batch_size, mapped]
+    assert all(each == expected * 2 for _, each in found)
 
 
 @needs_fork
