@@ -111,6 +111,8 @@ class Checkpoint:
                     f"Checkpoint has one file for one fit, and {context.estimator_name} makes many. Set it on an "
                     "estimator that is fitted alone."
                 )
+        if not Path(self.path).parent.is_dir():
+            raise FileNotFoundError(f"The folder of the checkpoint {self.path} does not exist. Make it first.")
         if not isinstance(estimator.random_state, Integral):
             raise ValueError(
                 f"Checkpoint needs an int as random_state of {name}, so that a fit that goes on draws what it has "
@@ -217,7 +219,11 @@ class FitInFile:
 
     def _read(self):
         try:
+            if not zipfile.is_zipfile(self.path):
+                raise ValueError("it is no npz file")
             with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                if "fit" not in file.files:
+                    raise ValueError("it is an npz file of something else")
                 arrays = {name: file[name] for name in file.files}
             if json.loads(str(arrays["fit"])) == json.loads(self.name):
                 return arrays
@@ -240,10 +246,11 @@ class FitInFile:
         if not differ and arrays["origin/folds"] != self.origin["folds"]:
             differ = ["other rows train, or other rows validate"]
         for name, what in (
-            ("rows", "the rows of X or their weights differ"),
+            ("rows", "the rows of X or their weights differ (each fold of a search needs a file of its own)"),
+            ("neighbors", "the neighbours of the rows, or y, differ"),
             ("weights", "the initial weights differ"),
         ):
-            if not differ and not _are_near(arrays[f"origin/{name}"], self.origin[name]):
+            if not differ and name in self.origin and not _are_near(arrays[f"origin/{name}"], self.origin[name]):
                 differ = [what]
         if differ:
             raise ValueError(

@@ -64,8 +64,6 @@ def sample_and_folds(X, weights, groups, splits, seed):
     sides, codes = np.unique(sides[kept], axis=0, return_inverse=True)
     sample = distinct(X[kept], None if weights is None else weights[kept], codes.ravel())
     sides = sides[sample.groups]
-    if weights is not None:
-        sample = sample._replace(places=kept if sample.places is None else kept[sample.places])
     folds = [tuple(np.flatnonzero(sides[:, place, side]) for side in (0, 1)) for place in range(len(splits))]
     if not folds or not all(len(part) for fold in folds for part in fold):
         raise ValueError(

@@ -74,7 +74,11 @@ class Progress:
             for network, _ in run.networks
             for value in network.parameters()
         ]
-        return {
+        source = self.data.source
+        beside = (
+            {"neighbors": source.neighbors.double().mean(0).numpy(force=True)} if hasattr(source, "neighbors") else {}
+        )
+        return beside | {
             "processes": np.array(len(folds)),
             "folds": np.array(bytes(folds.flatten().tolist()).hex()),
             "rows": rows.numpy(),

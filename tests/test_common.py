@@ -597,7 +597,7 @@ def test_partial_fit_learns_and_repeats(member, X, monkeypatch):
 
     def stream(pickled):
         model = member(random_state=0)
-        for _ in range(6):
+        for _ in range(12):
             for part in np.array_split(X, 3):
                 model.partial_fit(part)
                 model = pickle.loads(pickle.dumps(model)) if pickled else model
@@ -606,8 +606,8 @@ def test_partial_fit_learns_and_repeats(member, X, monkeypatch):
     model = stream(pickled=False)
     first = member(random_state=0).partial_fit(X[:67])
     assert model.score(X) > first.score(X)
-    assert model.n_iter_ == 18 + 2  # three passes with the call that completes the first rows
-    assert model.n_samples_ == 6 * len(X)
+    assert model.n_iter_ == 36 + 2  # three passes with the call that completes the first rows
+    assert model.n_samples_ == 12 * len(X)
     np.testing.assert_array_equal(stream(pickled=True).transform(X), model.transform(X))
     np.testing.assert_allclose(model.mean_, X.mean(axis=0))  # of the first 1000 rows: five times all
     np.testing.assert_array_equal(first.mean_, X[:67].mean(axis=0))

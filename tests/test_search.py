@@ -472,3 +472,18 @@ def test_scikit_learns_own_tests_of_searches(tmp_path):
     )
     assert found.returncode == 0, found.stdout[-5000:]
     assert "passed" in found.stdout
+
+
+class Mirrored(skae.AutoEncoder):
+    """Trains on other rows than those of X: what `_training_rows` gives."""
+
+    def _training_rows(self, x, sample, y):
+        return 1 - 3 * x
+
+
+def test_networks_trained_together_see_the_training_rows_of_their_member(table, stacked):
+    models = [Mirrored(2, alpha=alpha, **QUICK) for alpha in (0.1, 0.2, 0.3, 0.4)]
+    together = run_together([lambda each=each: clone(each).fit(table) for each in models])
+    assert stacked
+    for each, other in zip(models, together, strict=True):
+        np.testing.assert_allclose(other.transform(table), each.fit(table).transform(table), atol=1e-5)
