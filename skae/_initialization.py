@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ._axes import EXACT_SIZE, PrincipalAxes, axes_by_covariance, principal_axes
 from ._distributed import gathered, several, share, total
 from ._mapped import MOST_NUMBERS, MOST_ROWS, EveryRow, MappedRows, indices
-from ._rows import SparseRows, representative
+from ._rows import SparseRows, TableRows, representative
 from ._training import Data, reproducible
 
 __all__ = ["Initialization", "axes_of"]
@@ -87,7 +87,10 @@ class Initialization:
 
 def axes_of(network: nn.Module, data: Data, n_axes: int) -> PrincipalAxes:
     """The leading principal axes of all rows, as a network takes them."""
-    return _axes(network, data.x, n_axes, _in_order(data), data.weights).first(n_axes)
+    x = data.x
+    if isinstance(x, TableRows) and not getattr(network, "fills", False) and bool(x.isnan().any()):
+        x = TableRows.of(x.nan_to_num(0.0), x.weights)  # one that was fitted to complete rows sees the mean there
+    return _axes(network, x, n_axes, _in_order(data), data.weights).first(n_axes)
 
 
 def _axes(

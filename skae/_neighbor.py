@@ -16,6 +16,7 @@ from ._losses import info_nce, squared_error
 from ._mapped import MappedRows
 from ._nearest import NeighborRows, nearest, neighbors_of, with_classes
 from ._networks import AutoEncoderModule
+from ._parameters import validated
 from ._rows import TableRows, distinct
 from ._training import reproducible
 
@@ -260,6 +261,7 @@ class NeighborAutoEncoder(BaseAutoEncoder):
             check_consistent_length(X, y)
         return super().fit(X, y, sample_weight)
 
+    @validated
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue from the present weights with one pass over the rows of X, and with neighbours among these.
 

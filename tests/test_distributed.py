@@ -306,7 +306,7 @@ MESSAGES = {
     "holes": "missing cells is not possible",
     "categories": "categories, or with a condition is not possible",
     "condition": "categories, or with a condition is not possible",
-    "neighbors": "A neighbour loss is not possible",
+    "neighbors": "To look for neighbours among all rows is not possible",
     "search": "A search or a fit with cv is not possible",
     "parameter": "n_components differs: 2 in process 0 and 3 in process 1",
     "features": "the number of features differs: 12 in process 0 and 11 in process 1",
