@@ -35,6 +35,7 @@ from benchmark_utils.data import check, from_npz
 import skae
 
 MOST_ROWS = 10_000
+PLACED = 5  # near training rows, among which a new one is placed
 BUNDLED = {
     "iris": (datasets.load_iris, "table"),
     "wine": (datasets.load_wine, "table"),
@@ -60,7 +61,7 @@ def network(seed, X):
 
 
 def placed(seed, X):
-    return skae.NeighborAutoEncoder(2, transform_neighbors=5, random_state=seed)
+    return skae.NeighborAutoEncoder(2, transform_neighbors=PLACED, random_state=seed)
 
 
 METHODS = {
@@ -71,6 +72,11 @@ METHODS = {
     "NeighborAutoEncoder": network,
     "NeighborAutoEncoder, placed": placed,
 }
+# One fit serves for both: training rows that are kept do not change the network.
+FITTED_TOGETHER = (
+    *([method] for method in METHODS if not method.startswith("NeighborAutoEncoder")),
+    ["NeighborAutoEncoder", "NeighborAutoEncoder, placed"],
+)
 
 
 def split(name, folder, seed, most_rows=MOST_ROWS):
@@ -95,18 +101,32 @@ def split(name, folder, seed, most_rows=MOST_ROWS):
     return (train - shift) / scale, (test - shift) / scale, y_train, y_test
 
 
-def figures(model, train, test, y_train, y_test):
-    """One row of the table, and the codes of the training rows."""
+def figures(methods, seed, train, test, y_train, y_test, twice):
+    """A row of the table for each method: one, or the network alone and with its training rows, which are one fit."""
+    model, twin = (METHODS[methods[-1]](s, train) for s in (seed, seed + 1))
     start = perf_counter()
-    train_codes = np.asarray(model.fit_transform(train))
+    model.fit(train)
     fit_seconds = perf_counter() - start
-    start = perf_counter()
-    codes = np.asarray(model.transform(test))
-    transform_seconds = perf_counter() - start
-    found = quality(train_codes, codes, train, test, y_train, y_test)
-    if isinstance(model, PCA | skae.BaseAutoEncoder):
-        found["r2"] = metrics.r2(test, model.inverse_transform(codes))
-    return found | {"fit": fit_seconds, "transform": transform_seconds / len(test)}, train_codes
+    if twice:
+        twin.fit(train)
+    for method in methods:
+        if method.startswith("NeighborAutoEncoder"):
+            for fitted in (model, twin):
+                fitted.set_params(transform_neighbors=PLACED if method.endswith("placed") else None)
+        train_codes = codes_of_training(model, train)
+        start = perf_counter()
+        codes = np.asarray(model.transform(test))
+        transform_seconds = perf_counter() - start
+        found = quality(train_codes, codes, train, test, y_train, y_test)
+        if isinstance(model, PCA | skae.BaseAutoEncoder):
+            found["r2"] = metrics.r2(test, model.inverse_transform(codes))
+        if twice:
+            found["agreement"] = metrics.agreement(train_codes, codes_of_training(twin, train))
+        yield method, found | {"fit": fit_seconds, "transform": transform_seconds / len(test)}
+
+
+def codes_of_training(model, train):
+    return np.asarray(model.embedding_ if hasattr(model, "embedding_") else model.transform(train))
 
 
 def quality(train_codes, codes, train, test, y_train, y_test):
@@ -135,17 +155,16 @@ def run(arguments):
     for name in names:
         for seed in range(arguments.seeds):
             train, test, y_train, y_test = split(name, arguments.folder, seed, arguments.rows)
-            for method in arguments.methods or METHODS:
-                if (name, method, seed) in done:
+            for methods in FITTED_TOGETHER:
+                wanted = [m for m in methods if m in (arguments.methods or METHODS) and (name, m, seed) not in done]
+                if not wanted:
                     continue
-                found, codes = figures(METHODS[method](seed, train), train, test, y_train, y_test)
-                if arguments.twice:
-                    twin = METHODS[method](seed + 1, train).fit_transform(train)
-                    found["agreement"] = metrics.agreement(codes, np.asarray(twin))
-                row = {"set": name, "method": method, "seed": seed, "rows": len(train), "features": train.shape[1]}
-                with arguments.out.open("a") as file:
-                    print(json.dumps(row | found), file=file)
-                print(json.dumps(row | found), flush=True)
+                split_rows = train, test, y_train, y_test
+                for method, found in figures(wanted, seed, *split_rows, arguments.twice):
+                    row = {"set": name, "method": method, "seed": seed, "rows": len(train), "features": train.shape[1]}
+                    with arguments.out.open("a") as file:
+                        print(json.dumps(row | found), file=file)
+                    print(json.dumps(row | found), flush=True)
 
 
 def supervised(arguments):

@@ -237,7 +237,7 @@ def _fit_transform(model, X):
 
 @every_member
 def test_same_bits_for_any_number_of_threads(member):
-    X = np.random.RandomState(0).standard_normal((2000, 300))  # large enough for two threads
+    X = np.random.RandomState(0).standard_normal((1000, 300))  # large enough for two threads
     options = {"batch_size": 500, "max_iter": 1, "random_state": 0}
     before = torch.get_num_threads()
     try:
@@ -596,18 +596,18 @@ def test_partial_fit_learns_and_repeats(member, X, monkeypatch):
     monkeypatch.setattr(_base, "FIRST_PASSES", 3)
 
     def stream(pickled):
-        model = member(random_state=0)
-        for _ in range(12):
+        model = member(hidden_layer_sizes=(32, 16), random_state=0)
+        for _ in range(6):
             for part in np.array_split(X, 3):
                 model.partial_fit(part)
                 model = pickle.loads(pickle.dumps(model)) if pickled else model
         return model
 
     model = stream(pickled=False)
-    first = member(random_state=0).partial_fit(X[:67])
+    first = member(hidden_layer_sizes=(32, 16), random_state=0).partial_fit(X[:67])
     assert model.score(X) > first.score(X)
-    assert model.n_iter_ == 36 + 2  # three passes with the call that completes the first rows
-    assert model.n_samples_ == 12 * len(X)
+    assert model.n_iter_ == 18 + 2  # three passes with the call that completes the first rows
+    assert model.n_samples_ == 6 * len(X)
     np.testing.assert_array_equal(stream(pickled=True).transform(X), model.transform(X))
     np.testing.assert_allclose(model.mean_, X.mean(axis=0))  # of the first 1000 rows: five times all
     np.testing.assert_array_equal(first.mean_, X[:67].mean(axis=0))

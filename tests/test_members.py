@@ -354,25 +354,19 @@ def test_pca_is_kept_where_rows_are_too_few_to_tell(table, n_rows):
 # Rows that come in parts.
 
 
-STREAMS = {"ordinary": [], "one row": [slice(0, 1)], "two rows": [slice(0, 2)]}
-
-
-@pytest.mark.parametrize("first", [*STREAMS, "small"])
-def test_partial_fit_recovers_from_a_first_batch_like_no_other(first, table, monkeypatch):
+@pytest.mark.parametrize(("member", "margin"), [(AutoEncoder, 0.08), (VAE, 0.5)])
+def test_partial_fit_recovers_from_a_first_batch_like_no_other(member, margin, table, monkeypatch):
     monkeypatch.setattr(_base, "FIRST_PASSES", 2)
     rng = np.random.RandomState(0)
     X = np.tile(table, (15, 1)) + 0.01 * rng.standard_normal((3000, 6))
-    before = [1e-3 * X[:100]] if first == "small" else [X[rows] for rows in STREAMS[first]]
-    models = []
-    for start in (before, []):
-        pair = AutoEncoder(2, random_state=0), VAE(2, random_state=0)
-        for model in pair:
-            for batch in [*start, *np.array_split(X, 30)]:
-                model.partial_fit(batch)
-        models.append(pair)
-    (auto, vae), (usual_auto, usual_vae) = models
-    assert auto.score(X) > usual_auto.score(X) - 0.08
-    assert vae.score(X) > usual_vae.score(X) - 0.5
+    firsts = {"ordinary": [], "one row": [X[:1]], "two rows": [X[:2]], "small": [1e-3 * X[:100]]}
+    scores = {}
+    for first, batches in firsts.items():
+        model = member(2, random_state=0)
+        for batch in [*batches, *np.array_split(X, 30)]:
+            model.partial_fit(batch)
+        scores[first] = model.score(X)
+    assert min(scores.values()) > scores["ordinary"] - margin, scores
 
 
 def test_first_rows_are_kept_until_there_are_enough(table, monkeypatch):

@@ -198,7 +198,8 @@ def test_code_of_pages_runs(page, capsys, monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)  # it writes files
     # fits with the default number of epochs would take minutes, and what they print is not looked at
-    monkeypatch.setattr(skae.BaseAutoEncoder, "_max_epochs", lambda model, n_rows: 2)
+    for member in (skae.BaseAutoEncoder, skae.NeighborAutoEncoder):
+        monkeypatch.setattr(member, "_max_epochs", lambda model, n_rows: 2)
     names = {}
     for block in python_blocks(page):
         try:
