@@ -3,7 +3,8 @@
     python benchmarks/quality_report.py [RUN.parquet] [--open] [--results]
 
 Without a file, the newest one under benchmarks/quality/outputs/ is taken. The page lies beside it. With --results the
-answers and tables are written into benchmarks/results.md as well, in place of those of the last time.
+answers and tables are written into benchmarks/results.md as well, in place of those of the last time, and the page is
+that of the site.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from benchopt.results import read_results
 
 HERE = Path(__file__).parent
 QUALITY = HERE / "quality"
+SITE = HERE.parent / "docs" / "_extra" / "quality.html"
 Benchmark(QUALITY)  # makes benchmark_utils importable
 from benchmark_utils import answers, drawing, metrics, summary  # noqa: E402
 
@@ -295,7 +297,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("--open", action="store_true", help="show the page in a browser")
-    parser.add_argument("--results", action="store_true", help="write benchmarks/results.md too")
+    parser.add_argument("--results", action="store_true", help="write benchmarks/results.md and the page of the site too")
     arguments = parser.parse_args()
     runs = sorted((QUALITY / "outputs").glob("*.parquet"), key=lambda file: file.stat().st_mtime)
     if arguments.run is None and not runs:
@@ -307,6 +309,7 @@ def main():
     print(f"wrote {out}")
     if arguments.results:
         write_results(df)
+        SITE.write_bytes(out.read_bytes())
     if arguments.open:
         webbrowser.open(out.resolve().as_uri())
 

@@ -26,6 +26,7 @@ extensions = [
 ]
 exclude_patterns = ["build", "gallery/**/*.ipynb", "gallery/**/*.py"]
 templates_path, html_static_path, html_css_files = ["_templates"], ["_static"], ["skae.css"]
+html_extra_path = ["_extra"]  # the page of the quality benchmark
 nitpicky = False
 suppress_warnings = ["config.cache"]  # settings of the gallery that cannot be pickled
 
