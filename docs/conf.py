@@ -17,6 +17,7 @@ version = release = skae.__version__
 
 extensions = [
     "mathml",
+    "names",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
@@ -28,6 +29,7 @@ exclude_patterns = ["build", "gallery/**/*.ipynb", "gallery/**/*.py"]
 templates_path, html_static_path, html_css_files = ["_templates"], ["_static"], ["skae.css"]
 html_extra_path = ["_extra"]  # the page of the quality benchmark
 nitpicky = False
+toc_object_entries_show_parents = "hide"  # names of methods alone fit beside the page
 suppress_warnings = ["config.cache"]  # settings of the gallery that cannot be pickled
 
 myst_heading_anchors = 3
@@ -53,6 +55,7 @@ sphinx_gallery_conf = {
 
 html_math_renderer = "mathml"
 html_theme, html_title = "pydata_sphinx_theme", f"skae {release}"
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,

@@ -5,7 +5,7 @@ from latex2mathml.converter import convert
 
 
 def inline(translator, node):
-    translator.body.append(convert(node.astext()))
+    translator.body.append(f'<span class="math-inline">{convert(node.astext())}</span>')
     raise nodes.SkipNode
 
 
