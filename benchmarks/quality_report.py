@@ -297,7 +297,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("--open", action="store_true", help="show the page in a browser")
-    parser.add_argument("--results", action="store_true", help="write benchmarks/results.md and the page of the site too")
+    parser.add_argument(
+        "--results", action="store_true", help="write benchmarks/results.md and the page of the site too"
+    )
     arguments = parser.parse_args()
     runs = sorted((QUALITY / "outputs").glob("*.parquet"), key=lambda file: file.stat().st_mtime)
     if arguments.run is None and not runs:
