@@ -16,8 +16,10 @@ from ._search import (
     BatchedRandomizedSearchCV,
 )
 from ._sparse import SparseAutoEncoder
+from ._temporal import TDVAE
 from ._variational import VAE
 from ._vector_quantized import VQVAE
+from ._windows import windows as windows
 
 __all__ = [
     "AdversarialAutoEncoder",
@@ -32,6 +34,7 @@ __all__ = [
     "ContractiveAutoEncoder",
     "DenoisingAutoEncoder",
     "SparseAutoEncoder",
+    "TDVAE",
     "VAE",
     "VQVAE",
 ]

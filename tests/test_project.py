@@ -48,6 +48,10 @@ ROOMS["_base_vae"] |= {"_scaling"}
 ROOMS["_base_vae"] |= {"_mapped"}
 ROOMS["_condition"] = {"_columns", "_mapped", "_rows", "_scaling", "_tables"}
 ROOMS["_memory_map"] = {"_columns"}
+ROOMS["_state_space"] = {"_axes"}
+ROOMS["_temporal_network"] = {"_axes", "_layers", "_losses", "_networks", "_rows", "_state_space"}
+ROOMS["_temporal_bound"] = {"_losses", "_temporal_network"}
+ROOMS["_windows"] = set()
 ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_tables", "_variational"}
 TORCH_ONLY = {
     "_adam",
@@ -63,6 +67,9 @@ TORCH_ONLY = {
     "_saving",
     "_priors",
     "_stack",
+    "_state_space",
+    "_temporal_bound",
+    "_temporal_network",
     "_vmapped",
 }
 
@@ -141,6 +148,7 @@ def test_members_override_few_private_names_of_the_base():
         "_optimizers",
         "_check_parameters",
         "_after_fit",
+        "_splits",  # of TDVAE, whose rows may share steps
     }
 
 
