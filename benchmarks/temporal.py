@@ -1,0 +1,244 @@
+"""Prediction of a series from windows: TDVAE against Kalman filters and linear predictors.
+
+    python benchmarks/temporal.py --sets oscillator pendulum --seeds 3
+
+Each method sees windows of a series and predicts the next step and one further on, of windows that come after all
+training windows, or of other series. Figures are mean squared errors as shares of the variance of the series,
+log-densities of what was observed in nats, for the next step and the further one, and seconds of the processor; means
+over seeds and, of the errors, their standard deviation. "Kalman filter" is the ARMA model in state-space form of the
+lowest AIC, fitted by maximum likelihood with statsmodels; "exact" the filter with the parameters that made the series;
+"window" a ridge regression of the future on the window; "codes of VAE" one on the codes of a VAE of the windows.
+
+Sets: oscillator (linear, damped, driven by noise), frequencies (sines with noise, each row with a frequency and an
+amplitude of its own), pendulum (driven by noise, turning over now and then), lorenz (the first coordinate, with noise),
+sunspots (yearly, 1700 to 2008, square roots; the seed changes TDVAE and VAE only).
+"""
+
+import argparse
+import math
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from skae import TDVAE, VAE, windows
+
+# Steps of a window, and the further of the two horizons.
+N_STEPS, FAR = 20, 10
+DRAWS = 256
+
+
+def oscillator(n, rng, decay=0.98, frequency=0.4, drive=0.2, noise=0.5):
+    """A noisy view of one coordinate of a damped rotation, and its state-space model."""
+    rotation = decay * np.array(
+        [[math.cos(frequency), -math.sin(frequency)], [math.sin(frequency), math.cos(frequency)]]
+    )
+    z, x = np.zeros(2), np.empty(n)
+    for t in range(-200, n):
+        z = rotation @ z + drive * rng.standard_normal(2)
+        if t >= 0:
+            x[t] = z[0] + noise * rng.standard_normal()
+    prior = np.eye(2) * drive**2 / (1 - decay**2)
+    return x[:, None], (rotation, np.array([[1.0, 0.0]]), drive**2 * np.eye(2), noise**2 * np.eye(1), prior)
+
+
+def pendulum(n, rng, step=0.25, friction=0.05, drive=0.35, noise=0.1):
+    """The sine of the angle of a pendulum that noise drives over the top now and then, with noise."""
+    angle, velocity, x, fine = 0.0, 1.0, np.empty(n), 10
+    h = step / fine
+    for t in range(-200, n):
+        for _ in range(fine):
+            velocity += h * (-math.sin(angle) - friction * velocity) + drive * math.sqrt(h) * rng.standard_normal()
+            angle += h * velocity
+        if t >= 0:
+            x[t] = math.sin(angle) + noise * rng.standard_normal()
+    return x[:, None]
+
+
+def lorenz(n, rng, step=0.1, noise=0.05):
+    """The first coordinate of the Lorenz system, divided by 8, with noise."""
+    z, x, fine = np.array([1.0, 1.0, 25.0]) + rng.standard_normal(3), np.empty(n), 20
+    h = step / fine
+
+    def slope(z):
+        return np.array([10 * (z[1] - z[0]), z[0] * (28 - z[2]) - z[1], z[0] * z[1] - 8 / 3 * z[2]])
+
+    for t in range(-200, n):
+        for _ in range(fine):
+            z = z + h * slope(z + h / 2 * slope(z))
+        if t >= 0:
+            x[t] = z[0] / 8 + noise * rng.standard_normal()
+    return x[:, None]
+
+
+def frequencies(n, rng, length, noise=0.3):
+    """Series of their own amplitude, phase and frequency, as rows."""
+    frequency, phase = rng.uniform(0.2, 1.2, (n, 1)), rng.uniform(0, 2 * math.pi, (n, 1))
+    clean = rng.uniform(0.5, 1.5, (n, 1)) * np.sin(frequency * np.arange(length) + phase)
+    return clean + noise * rng.standard_normal(clean.shape)
+
+
+def sunspots():
+    from statsmodels.datasets import sunspots
+
+    return np.sqrt(sunspots.load_pandas().data[["SUNACTIVITY"]].to_numpy())
+
+
+def load(name, seed, n_train):
+    """Training rows and test rows, each a window and its future, and the exact model if there is one."""
+    rng, exact, cut = np.random.RandomState(seed), None, N_STEPS + FAR
+    if name == "frequencies":
+        return frequencies(n_train, rng, cut), frequencies(1000, rng, cut), exact
+    if name == "oscillator":
+        series, exact = oscillator(n_train + 1000 + 2 * cut, rng)
+    elif name == "sunspots":
+        series, n_train = sunspots(), 200
+    else:
+        series = {"pendulum": pendulum, "lorenz": lorenz}[name](n_train + 1000 + 2 * cut, rng)
+    n_train += cut
+    series = series if exact is not None else StandardScaler().fit(series[:n_train]).transform(series)
+    # the first windows of the test begin where the training ends
+    return windows(series[:n_train], cut), windows(series[n_train:], cut), exact
+
+
+class Kalman:
+    """Means and variances of what follows windows, by a state-space model (A, H, Q, R, prior covariance)."""
+
+    def __init__(self, A, H, Q, R, prior):
+        self.A, self.H, self.Q, self.R, self.prior = A, H, Q, R, prior
+
+    def predict(self, X, n_ahead):
+        mean, covariance = np.zeros((len(X), len(self.A))), self.prior
+        for x in np.split(X, X.shape[1] // len(self.H), axis=1):
+            gain = covariance @ self.H.T @ np.linalg.inv(self.H @ covariance @ self.H.T + self.R)
+            mean = mean + (x - mean @ self.H.T) @ gain.T
+            covariance = covariance - gain @ self.H @ covariance
+            mean, covariance = mean @ self.A.T, self.A @ covariance @ self.A.T + self.Q
+        futures = []
+        for _ in range(n_ahead):
+            futures.append((mean @ self.H.T, self.H @ covariance @ self.H.T + self.R))
+            mean, covariance = mean @ self.A.T, self.A @ covariance @ self.A.T + self.Q
+        return futures
+
+
+def fitted_arma(rows):
+    """The ARMA model of the lowest AIC, of rows that are separated by gaps."""
+    from scipy.linalg import solve_discrete_lyapunov
+    from statsmodels.tsa.statespace.sarimax import SARIMAX
+
+    series, best = np.concatenate([np.append(row, np.full(60, np.nan)) for row in rows]), None
+    for order in ((1, 0, 1), (2, 0, 1), (2, 0, 2), (3, 0, 2), (4, 0, 3), (6, 0, 0), (9, 0, 0)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = SARIMAX(series, order=order).fit(disp=0, maxiter=200)
+        best = found if best is None or found.aic < best.aic else best
+    model = best.model.ssm
+    drive = model["selection"] @ model["state_cov"] @ model["selection"].T
+    prior = solve_discrete_lyapunov(model["transition"], drive)
+    return Kalman(model["transition"], model["design"], drive, 1e-9 * np.eye(1), prior)
+
+
+def gaussian(x, mean, covariance):
+    d = x - mean
+    _, log_determinant = np.linalg.slogdet(2 * math.pi * covariance)
+    return -0.5 * (np.einsum("ni,ij,nj->n", d, np.linalg.inv(covariance), d) + log_determinant)
+
+
+def by_regression(inputs, y, test_inputs, y_test):
+    model = RidgeCV(np.logspace(-4, 4, 17)).fit(inputs, y.ravel())
+    left, mean = y.ravel() - model.predict(inputs), model.predict(test_inputs)[:, None]
+    variance = left @ left / max(len(left) - inputs.shape[1] - 1, 1)
+    return mean, gaussian(y_test, mean, variance * np.eye(1))
+
+
+@torch.inference_mode()
+def log_density(model, X, jump, y):
+    """Log-density of what is observed a jump after each window: mean over draws of the states."""
+    module = model.module_
+    x = model._seen(torch.from_numpy(X))
+    beliefs = module.beliefs(x)
+    draws = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, DRAWS, len(X), model.n_components_, generator=draws, dtype=torch.float64)
+    z = beliefs.last().draw(noise[0])
+    z = module.transit(z, torch.full(z.shape[:-1], jump)).draw(noise[1])
+    y_hat = model._in_units(module.observe(z))
+    variance = torch.from_numpy(model.noise_variance_)
+    values = -0.5 * ((torch.from_numpy(y) - y_hat).square() / variance + (2 * math.pi * variance).log()).sum(-1)
+    return (values.logsumexp(0) - math.log(DRAWS)).numpy()
+
+
+def measure(name, seed, methods, n_train, options):
+    """Of each method the squared error and the log-density of the next step, those of the further one, and seconds."""
+    train, test, exact = load(name, seed, n_train)
+    X, X_test, jumps, results = train[:, :N_STEPS], test[:, :N_STEPS], (1, FAR), {}
+
+    def future(rows, jump):
+        return rows[:, [N_STEPS + jump - 1]]
+
+    def filtered(model):
+        futures = model.predict(X_test, FAR)
+        return [(futures[j - 1][0], gaussian(future(test, j), *futures[j - 1])) for j in jumps]
+
+    def regressed(code):
+        inputs, test_inputs = code(X), code(X_test)
+        return [by_regression(inputs, future(train, j), test_inputs, future(test, j)) for j in jumps]
+
+    def of_tdvae():
+        model = TDVAE(4, random_state=seed, **options).fit(X)
+        forecast = model.forecast(X_test, FAR)
+        return [(forecast[:, [j - 1]], log_density(model, X_test, j, future(test, j))) for j in jumps]
+
+    predictors = {
+        "exact": lambda: filtered(Kalman(*exact)),
+        "Kalman filter": lambda: filtered(fitted_arma(X[:100] if name == "frequencies" else [of_windows(X)])),
+        "window": lambda: regressed(lambda rows: rows),
+        "codes of VAE": lambda: regressed(VAE(4, random_state=seed).fit(X).transform),
+        "TDVAE": of_tdvae,
+    }
+    for method in methods:
+        if method == "exact" and exact is None:
+            continue
+        begun, figures = time.process_time(), []
+        for jump, (mean, log_likelihood) in zip(jumps, predictors[method](), strict=True):
+            figures += [np.square(future(test, jump) - mean).mean() / train.var(), log_likelihood.mean()]
+        results[method] = [*figures, time.process_time() - begun]
+    return results
+
+
+def of_windows(X):
+    """The series that windows one step apart were cut from."""
+    return np.concatenate([X[:, 0], X[-1, 1:]])
+
+
+METHODS = ("exact", "Kalman filter", "window", "codes of VAE", "TDVAE")
+SETS = ("oscillator", "frequencies", "pendulum", "lorenz", "sunspots")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS)
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=2000, help="training windows")
+    parser.add_argument("--max-iter", type=int, help="epochs of TDVAE")
+    arguments = parser.parse_args()
+    print("| set | method | error, next | error, further | nats, next | nats, further | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    for name in arguments.sets:
+        runs = [
+            measure(name, seed, arguments.methods, arguments.rows, {"max_iter": arguments.max_iter})
+            for seed in range(arguments.seeds)
+        ]
+        for method in runs[0]:
+            values = np.array([run[method] for run in runs])
+            mean, spread = values.mean(axis=0), values.std(axis=0)
+            errors = (f"{mean[i]:.3f} ({spread[i]:.3f})" for i in (0, 2))
+            nats = (f"{mean[i]:.3f}" for i in (1, 3))
+            print("|", " | ".join([name, method, *errors, *nats, f"{mean[4]:.0f}"]), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
