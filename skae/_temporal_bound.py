@@ -51,9 +51,10 @@ def log_weights(module: TemporalModule, x: Tensor, beliefs: Beliefs, noise: Tens
 
 
 def mean_bound(module: TemporalModule, x: Tensor, beliefs: Beliefs, longest: int) -> Tensor:
-    """Mean of the bound over random times of each window and jumps to them, as long as that; (batch,)."""
-    shape = len(x), N_NEIGHBOURS if longest == 1 else N_JUMPS
-    after = 1 + (module.n_steps * torch.rand(shape, device=x.device)).long()
+    """Mean of the bound over random times of each window, one of each part, and jumps to them, as long as that."""
+    shape = len(x), min(N_NEIGHBOURS if longest == 1 else N_JUMPS, module.n_steps)
+    parts = torch.arange(shape[1], device=x.device) + torch.rand(shape, device=x.device)
+    after = 1 + (module.n_steps / shape[1] * parts).long().clamp_max(module.n_steps - 1)
     jumps = 1 + (after.clamp_max(longest) * torch.rand(shape, device=x.device)).long()
     log_likelihood, log_transition, log_belief, divergence = terms(module, x, beliefs, after, jumps)
     return (log_likelihood + log_transition - log_belief - divergence).mean(-1)

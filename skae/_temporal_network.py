@@ -126,7 +126,7 @@ class Conditional(nn.Module):
 
     def forward(self, x: Tensor, more: Tensor, jumps: Tensor) -> Normal:
         """x: (..., n_in), more: (..., n_more), jumps: (...), from 0 on; distributions of (..., n_out)."""
-        factor = self.factor.tril(-1) + torch.eye(self.factor.shape[1]).to(x)
+        factor = self.factor.tril(-1) + torch.eye(self.factor.shape[1], device=x.device, dtype=x.dtype)
         weight, factor = _chosen(self.weight, jumps), _chosen(factor, jumps)
         mean, log_var = (weight * x[..., None, :]).sum(-1) + _chosen(self.bias, jumps), _chosen(self.log_var, jumps)
         if self.perceptron is not None:
@@ -157,6 +157,8 @@ class TemporalModule(Network):
     """
 
     code_scale = None
+    # the coordinates of states stay: factors of their covariances are triangular
+    code_map = "signed permutation"
     # one network is trained: with random weights a second one gained nothing
     starts_once = True
     # The logarithm of the noise has to fall by several units while a weight moves by a few tenths.
@@ -194,6 +196,7 @@ class TemporalModule(Network):
         self.decoder = LinearPlusPerceptron(k, hidden_layer_sizes[::-1], n_channels, activation)
         self.noise = nn.Parameter(torch.zeros(n_channels))
         self.window_decoder = LinearPlusPerceptron(k, hidden_layer_sizes[::-1], n_features, activation)
+        self.register_buffer("code", torch.eye(k))  # from the coordinates of states to those of codes
 
     @property
     def without_decay(self) -> tuple[Tensor, ...]:
@@ -229,7 +232,7 @@ class TemporalModule(Network):
             memory = F.pad(self.recurrent(seen)[0], (0, 0, 1, 0))
             shift, log_factor = self.head(memory).chunk(2, -1)
             mean, log_var = mean + shift, log_var + log_factor
-        factor = self.factor.tril(-1) + torch.eye(self.factor.shape[1]).to(mean)
+        factor = self.factor.tril(-1) + torch.eye(self.factor.shape[1], device=mean.device, dtype=mean.dtype)
         return Beliefs(mean, log_var.clamp(LEAST_LOG_VAR, MOST_LOG_VAR), factor, memory)
 
     def _causal(self, weight: Tensor) -> Tensor:
@@ -254,11 +257,18 @@ class TemporalModule(Network):
         """Means of p_D: scaled observations (..., n_channels) of states (..., n_components)."""
         return self.decoder(z)
 
+    def code_of(self, beliefs: Beliefs) -> Tensor:
+        return beliefs.mean[:, -1] @ self.code.T
+
     def encode(self, x: Tensor) -> Tensor:
-        return self.beliefs(x).mean[:, -1]
+        return self.code_of(self.beliefs(x))
 
     def decode(self, z: Tensor) -> Tensor:
         return self.window_decoder(z)
+
+    def map_code(self, matrix: Tensor, inverse: Tensor, shift: Tensor) -> None:
+        self.code.copy_(matrix @ self.code.cpu().double())
+        self.window_decoder.map_inputs(inverse, shift)
 
     def principal_axes(
         self, x: Tensor | SparseRows, n_axes: int, rows: Tensor | None = None, weights: Tensor | None = None
