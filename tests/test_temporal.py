@@ -286,6 +286,8 @@ def test_windows_that_share_steps_are_recognized(step, n_shared):
     both[50, 0] = np.nan
     assert n_overlapping(windows(both, 8, step), 2) == n_shared
     assert n_overlapping(windows(both, 8, step)[:1], 2) == 0
+    constant_edges = np.pad(np.random.RandomState(0).standard_normal((50, 3)), ((0, 0), (1, 1)))
+    assert n_overlapping(constant_edges, 1) == 0
 
 
 def test_validation_windows_share_no_step_with_training_windows():
