@@ -303,7 +303,8 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
         options = dict(estimator=self, X=X, y=X if y is None else y)  # scorers of callbacks refuse y=None
         if sample_weight is not None:
             options["metadata"] = {"sample_weight": sample_weight}
-        context = self._init_callback_context(max_subtasks=n_epochs * (len(inits) * len(data.folds) + data.refit))
+        with agreement():
+            context = self._init_callback_context(max_subtasks=n_epochs * (len(inits) * len(data.folds) + data.refit))
 
         def begin(progress):
             self._progress = progress  # for a callback that writes it to a file
@@ -328,7 +329,8 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
             after_epoch=after_epoch,
         )
         results = self._results(run, data.validates)
-        keeps_axes = run.best_epoch == 0 and inits[0] != "random"  # PCA's, or those of the fit that is continued
+        is_ordered = inits[0] == "pca" or (inits[0] == "present" and getattr(self, "_explained_", None) is not None)
+        keeps_axes = run.best_epoch == 0 and is_ordered
         network, results["_explained_"] = ordered(network, axes, data, self._loss, seed, keeps_axes)
         context.call_on_fit_task_end(reconstruction_attributes=lambda: attributes(network), **options)
         return share(network), results

@@ -50,10 +50,14 @@ class Checkpoint:
 
     Notes
     -----
-    A file is of one fit: of the same estimator with the same parameters, of the same rows and initial weights. Of any
-    other it is an error, which says what differs. `random_state` must be an int, so that all that was drawn before is
-    drawn again. Estimators whose fits have no order, those of a search, cannot share a file: set the callback for the
-    fit of the best parameters. In a pipeline, set it on the step.
+    A file is of one fit: of the same estimator with the same parameters, of the same rows and initial weights, in as
+    many processes. Of any other it is an error, which says what differs. `random_state` must be an int, so that all
+    that was drawn before is drawn again. Estimators whose fits have no order, those of a search, cannot share a file:
+    set the callback for the fit of the best parameters. In a pipeline, set it on the step.
+
+    Where the processes of a `torch.distributed` group fit together, the first alone reads and writes the file, as all
+    have the same weights, moments and curves. If one is killed, the others end with a RuntimeError; start all again, as
+    many as before and with the same rows each, and they go on from the file.
 
     The file has the weights of each network that trains, their best ones so far and the two moments of Adam, the curves
     and the losses of the validation rows; no rows. It is eight times as large as the weights where two initializations
@@ -72,9 +76,6 @@ class Checkpoint:
     ...     print(checkpoint.path.exists())
     True
     """
-
-    # the file says how far one process is
-    of_one_process = True
 
     @validate_params(
         {"path": [str, os.PathLike], "every": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})]},
@@ -110,6 +111,8 @@ class Checkpoint:
                     f"Checkpoint has one file for one fit, and {context.estimator_name} makes many. Set it on an "
                     "estimator that is fitted alone."
                 )
+        if not Path(self.path).parent.is_dir():
+            raise FileNotFoundError(f"The folder of the checkpoint {self.path} does not exist. Make it first.")
         if not isinstance(estimator.random_state, Integral):
             raise ValueError(
                 f"Checkpoint needs an int as random_state of {name}, so that a fit that goes on draws what it has "
@@ -216,7 +219,11 @@ class FitInFile:
 
     def _read(self):
         try:
+            if not zipfile.is_zipfile(self.path):
+                raise ValueError("it is no npz file")
             with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                if "fit" not in file.files:
+                    raise ValueError("it is an npz file of something else")
                 arrays = {name: file[name] for name in file.files}
             if json.loads(str(arrays["fit"])) == json.loads(self.name):
                 return arrays
@@ -233,13 +240,17 @@ class FitInFile:
             for name, now in self.origin.items()
             if name.startswith("parameters/") and str(arrays.get(f"origin/{name}")) != str(now)
         ]
+        was, now = int(arrays.get("origin/processes", 1)), int(self.origin["processes"])
+        if not differ and was != now:
+            differ = [f"the number of processes that fit together was {was} and is now {now}"]
         if not differ and arrays["origin/folds"] != self.origin["folds"]:
             differ = ["other rows train, or other rows validate"]
         for name, what in (
-            ("rows", "the rows of X or their weights differ"),
+            ("rows", "the rows of X or their weights differ (each fold of a search needs a file of its own)"),
+            ("neighbors", "the neighbours of the rows, or y, differ"),
             ("weights", "the initial weights differ"),
         ):
-            if not differ and not _are_near(arrays[f"origin/{name}"], self.origin[name]):
+            if not differ and name in self.origin and not _are_near(arrays[f"origin/{name}"], self.origin[name]):
                 differ = [what]
         if differ:
             raise ValueError(

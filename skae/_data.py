@@ -64,8 +64,6 @@ def sample_and_folds(X, weights, groups, splits, seed):
     sides, codes = np.unique(sides[kept], axis=0, return_inverse=True)
     sample = distinct(X[kept], None if weights is None else weights[kept], codes.ravel())
     sides = sides[sample.groups]
-    if weights is not None:
-        sample = sample._replace(places=kept if sample.places is None else kept[sample.places])
     folds = [tuple(np.flatnonzero(sides[:, place, side]) for side in (0, 1)) for place in range(len(splits))]
     if not folds or not all(len(part) for fold in folds for part in fold):
         raise ValueError(
@@ -136,9 +134,7 @@ def facts_of(estimator, scaler, sample, held_out, groups, splits):
     """What must be the same in all processes that fit together; ValueError for what they cannot do."""
     if not several():
         return {}
-    callbacks = vars(estimator).get("_skl_callbacks", [])
     given = {
-        "A fit with Checkpoint": any(getattr(callback, "of_one_process", False) for callback in callbacks),
         "A search or a fit with cv": splits is not None or trains_together.get() is not None,
         "A fit with groups": groups is not None,
         "A fit to categories, or with a condition": not scaler.learns_sums,

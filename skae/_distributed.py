@@ -22,6 +22,7 @@ __all__ = [
     "several",
     "share",
     "summed",
+    "told_by_first",
     "total",
 ]
 
@@ -83,6 +84,16 @@ def of_first(value: Tensor | int) -> Tensor | int:
     with _answered():
         distributed.broadcast(sent, 0)
     return sent.to(value.device)
+
+
+def told_by_first(value: object) -> object:
+    """What the first process has, of any kind; in the first itself the same object."""
+    if not several():
+        return value
+    told = [value]
+    with _answered():
+        distributed.broadcast_object_list(told, 0)
+    return told[0]
 
 
 def gathered(rows: Tensor) -> Tensor:

@@ -321,7 +321,8 @@ class FittedNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     @property
     def explained_variance_(self):
-        return self.scale_**2 * self._explained()[0]
+        explained, _ = self._explained()
+        return self.scale_**2 * explained
 
     @property
     def explained_variance_ratio_(self):

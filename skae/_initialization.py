@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ._axes import EXACT_SIZE, PrincipalAxes, axes_by_covariance, principal_axes
 from ._distributed import gathered, several, share, total
 from ._mapped import MOST_NUMBERS, MOST_ROWS, EveryRow, MappedRows, indices
-from ._rows import SparseRows, representative
+from ._rows import SparseRows, TableRows, representative
 from ._training import Data, reproducible
 
 __all__ = ["Initialization", "axes_of"]
@@ -87,7 +87,10 @@ class Initialization:
 
 def axes_of(network: nn.Module, data: Data, n_axes: int) -> PrincipalAxes:
     """The leading principal axes of all rows, as a network takes them."""
-    return _axes(network, data.x, n_axes, _in_order(data), data.weights).first(n_axes)
+    x = data.x
+    if isinstance(x, TableRows) and not getattr(network, "fills", False) and bool(x.isnan().any()):
+        x = TableRows.of(x.nan_to_num(0.0), x.weights)  # one that was fitted to complete rows sees the mean there
+    return _axes(network, x, n_axes, _in_order(data), data.weights).first(n_axes)
 
 
 def _axes(
@@ -105,8 +108,9 @@ def _some(x: Rows, rows: Tensor | EveryRow | None, weights: Tensor | None) -> tu
     """Rows for whatever takes a tensor of few, their indices and weights: of a memory map, or of all processes."""
     places = torch.arange(len(x), device=x.device) if rows is None else indices(rows)
     if several():
-        n_all, most = total(len(places)), min(MOST_ROWS, MOST_NUMBERS // x.shape[1])
-        n_here = min(len(places), max(1, most * len(places) // n_all))
+        n_own = len(x if rows is None else rows)  # of a map there are places for some
+        n_here = min(MOST_ROWS, MOST_NUMBERS // x.shape[1]) * n_own // total(n_own)
+        n_here = min(len(places), max(1, n_here))
         places = places[torch.linspace(0, len(places) - 1, n_here).long().to(places.device)]
     found = gathered(x[places])
     weights = None if weights is None else gathered(weights[places.cpu()])

@@ -13,8 +13,8 @@ MOST_EXACT = 20_000
 BLOCK = 2048
 # Of a labelled row at least this share of the neighbours are rows of its class.
 CLASS_SHARE = 0.5
-# Squared distances per input that differ by less are taken as equal, and the first row as the nearest: rounding, which
-# depends on the rows beside a row, decides nothing then.
+# Squared distances per input that differ by less are taken as equal: the rounding of float64, which depends on the rows
+# beside a row, is smaller.
 RESOLUTION = 2.0**-30
 
 

@@ -16,6 +16,7 @@ from ._losses import info_nce, squared_error
 from ._mapped import MappedRows
 from ._nearest import NeighborRows, nearest, neighbors_of, with_classes
 from ._networks import AutoEncoderModule
+from ._parameters import validated
 from ._rows import TableRows, distinct
 from ._training import reproducible
 
@@ -88,7 +89,8 @@ class NeighborAutoEncoder(BaseAutoEncoder):
         No rows validate.
 
     best_loss_ : float
-        Mean loss of a training row in the end, with the weights of `best_iter_`.
+        Mean loss of a training row in the end, among up to 2,048 rows: more than in `loss_curve_` where batches are
+        smaller, as there are more to tell a row from.
 
     See Also
     --------
@@ -178,9 +180,10 @@ class NeighborAutoEncoder(BaseAutoEncoder):
                 "memory map that is read in blocks. Use np.array(X) if it fits into memory, or fit to a sample of its "
                 "rows: transform takes a memory map."
             )
+        if self.neighbor_weight or self.transform_neighbors:
+            alone("To look for neighbours among all rows")
         if self.neighbor_weight == 0:
             return x
-        alone("A neighbour loss")
         neighbors, classes = neighbors_of(x, self.n_neighbors), _classes(y, sample)
         if classes is not None:
             with reproducible(0, x.device):
@@ -258,6 +261,36 @@ class NeighborAutoEncoder(BaseAutoEncoder):
             check_consistent_length(X, y)
         return super().fit(X, y, sample_weight)
 
+    @validated
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Continue from the present weights with one pass over the rows of X, and with neighbours among these.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to learn from.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None is one for each.
+
+        Returns
+        -------
+        self : object
+            Fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            As in the other estimators, and if `transform_neighbors` is not None: it needs the rows of all calls.
+        """
+        if self.transform_neighbors is not None:
+            raise ValueError(
+                f"transform_neighbors={self.transform_neighbors} needs all training rows, and partial_fit has only "
+                "those of a call. Use transform_neighbors=None, or fit."
+            )
+        return super().partial_fit(X, y, sample_weight)
+
 
 class NeighborModule(AutoEncoderModule):
     """An autoencoder whose codes have units of their own, in which the kernel measures distances."""
@@ -303,4 +336,10 @@ def _classes(y, sample):
         return None
     classes = np.full(len(labels), -1)
     classes[known] = np.unique(labels[known].tolist(), return_inverse=True)[1]
-    return classes if sample.places is None else classes[sample.places]
+    if sample.copies is None:
+        return classes
+    known &= sample.copies >= 0
+    pairs, counts = np.unique([sample.copies[known], classes[known]], axis=1, return_counts=True)
+    pairs, of_copies = pairs[:, counts.argsort(kind="stable")], np.full(sample.X.shape[0], -1)
+    of_copies[pairs[0]] = pairs[1]  # of the classes of equal rows the most frequent is the last
+    return of_copies

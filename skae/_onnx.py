@@ -30,6 +30,11 @@ def write_onnx(estimator, path: str | os.PathLike, method: str) -> None:
         import onnxscript  # noqa: F401  torch.onnx needs it, and says so less clearly
     except ImportError as error:
         raise ImportError("to_onnx needs the package onnxscript: pip install onnxscript.") from error
+    if method == "transform" and getattr(estimator, "transform_neighbors", None) is not None:
+        raise ValueError(
+            "A graph has no training rows, among which transform_neighbors looks for the nearest. Use "
+            "set_params(transform_neighbors=None): the graph then places rows by the network."
+        )
     network, scaler = copy.deepcopy(estimator.module_).cpu().requires_grad_(False), estimator._scaler_
     graph = graphs[method](network, scaler, estimator._code_scale())
     program = _exported(graph.eval(), graph.inputs(estimator), graph.output, type(estimator).__name__)

@@ -85,8 +85,7 @@ def ordered(
 def moments_of(network: nn.Module, data: Data) -> Moments:
     """In one pass over all rows; of those of a memory map over its sample."""
     rows = indices(data.rows)
-    n_rows = total(len(rows))
-    weights = torch.ones(len(rows), dtype=torch.float64) if data.weights is None else data.weights[rows.cpu()]
+    n_rows, weights = total(len(rows)), _weights(data, rows)
     size, n_counted, sums = training_rows_at_once(data.x), float(summed(weights.sum())), None
     for part, w in zip(rows.split(size), weights[:, None].split(size), strict=True):
         batch = data.x[part]
@@ -121,8 +120,7 @@ def effects_of(network: nn.Module, data: Data, moments: Moments) -> Tensor:
         slopes = _exact(slopes) if weights is None else _exact(weights).sqrt()[:, None] * _exact(slopes)
         return slopes.T @ slopes @ moments.covariance
     rows = _some(rows, min(MOST_ROWS, max(1, MOST_NUMBERS // data.x.shape[1])))
-    batch = data.x[rows]
-    weights = torch.ones(len(rows), dtype=torch.float64) if data.weights is None else data.weights[rows.cpu()]
+    batch, weights = data.x[rows], _weights(data, rows)
     divisor = _divisor(float(summed(weights.sum())), total(len(rows)))
     weights = (weights / divisor)[:, None].to(batch.device, torch.float32)
     with torch.no_grad():
@@ -144,6 +142,12 @@ def effects_of(network: nn.Module, data: Data, moments: Moments) -> Tensor:
 def _some(rows: Tensor, most: int) -> Tensor:
     """At most so many of the rows, from all over them."""
     return rows if len(rows) <= most else rows[torch.linspace(0, len(rows) - 1, most).long().to(rows.device)]
+
+
+def _weights(data: Data, rows: Tensor) -> Tensor:
+    """How much some of the rows of this process count, so that those of all count alike, however many each takes."""
+    weights = torch.ones(len(rows), dtype=torch.float64) if data.weights is None else data.weights[rows.cpu()]
+    return weights * (len(data.rows) / total(len(data.rows)) * total(len(rows)) / len(rows))
 
 
 def _decoded(network: nn.Module, z: Tensor, batch: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._distributed import gathered, several, told_by_first, total
 from ._mapped import EveryRow, indices
 from ._rows import rows_at_once
 from ._saving import load_optimizer_arrays, load_state, optimizer_arrays, state
@@ -27,6 +28,8 @@ class Progress:
         self.n_done = self.n_refitted = 0
         self.refitted: tuple[nn.Module, list[Pair]] | None = None
         self._refit_to_load: dict | None = None
+        self._loaded: dict | None = None
+        self._rows_of_all = _of_rows(data) if several() else None  # now, as it takes all processes
 
     def refit(self, network: nn.Module, pairs: list[Pair]) -> int:
         """Let the network of all rows follow; how many epochs it has done."""
@@ -48,38 +51,55 @@ class Progress:
 
     def load(self, arrays: dict) -> None:
         """Go on from there: the runs are those of the same fit, at their initialization."""
+        self._loaded = arrays
         for place, run in enumerate(self.runs):
             _load_run(run, arrays["runs"][str(place)])
         self.active = [self.runs[place] for place in arrays["active"]]
         self.n_done, self.n_refitted = int(arrays["n_done"]), int(arrays.get("n_refitted", 0))
         self._refit_to_load = arrays.get("refitted")
 
+    def share(self) -> None:
+        """Let all processes go on from where the first does."""
+        loaded = told_by_first(self._loaded)
+        if loaded is not self._loaded:
+            self.load(loaded)
+        self._loaded = None
+
     def origin(self) -> dict[str, np.ndarray]:
         """What tells this fit from one of other rows or weights, before it has trained: the same up to rounding."""
-        x, folds = self.data.x, hashlib.blake2b(digest_size=16)
-        for fold in self.data.folds:
-            for rows in fold:
-                folds.update(str(len(rows)).encode() + indices(rows).numpy(force=True).tobytes())
-                if isinstance(rows, EveryRow):
-                    folds.update(rows.held_out.numpy().tobytes())
-        some = torch.linspace(0, len(x) - 1, min(len(x), rows_at_once(x.shape[1])), dtype=torch.float64).long()
-        rows = x[some.to(x.device)].as_subclass(Tensor).cpu().double().nan_to_num(0.0)
-        values = [
-            rows @ torch.arange(1.0, x.shape[1] + 1, dtype=torch.float64).cos()
-        ]  # columns in another order differ
-        if self.data.weights is not None:
-            values.append(self.data.weights[some])
+        folds, rows = _of_rows(self.data) if self._rows_of_all is None else self._rows_of_all
         norms = [
             value.double().norm() if value.device.type != "mps" else value.cpu().double().norm()
             for run in self.runs
             for network, _ in run.networks
             for value in network.parameters()
         ]
-        return {
-            "folds": np.array(folds.hexdigest()),
-            "rows": torch.cat(values).numpy(),
+        source = self.data.source
+        beside = (
+            {"neighbors": source.neighbors.double().mean(0).numpy(force=True)} if hasattr(source, "neighbors") else {}
+        )
+        return beside | {
+            "processes": np.array(len(folds)),
+            "folds": np.array(bytes(folds.flatten().tolist()).hex()),
+            "rows": rows.numpy(),
             "weights": torch.stack(norms).numpy(force=True),
         }
+
+
+def _of_rows(data: Data) -> tuple[Tensor, Tensor]:
+    """Of each process a digest of its folds, and of all processes sums over some rows and their weights."""
+    x, folds = data.x, hashlib.blake2b(digest_size=16)
+    for fold in data.folds:
+        for rows in fold:
+            folds.update(str(len(rows)).encode() + indices(rows).numpy(force=True).tobytes())
+            if isinstance(rows, EveryRow):
+                folds.update(rows.held_out.numpy().tobytes())
+    n_rows = max(1, min(len(x), rows_at_once(x.shape[1]) * len(x) // total(len(x))))
+    some = torch.linspace(0, len(x) - 1, n_rows, dtype=torch.float64).long()
+    rows = x[some.to(x.device)].as_subclass(Tensor).cpu().double().nan_to_num(0.0)
+    columns = torch.arange(1.0, x.shape[1] + 1, dtype=torch.float64).cos()  # in another order they differ
+    values = [rows @ columns, *([] if data.weights is None else [data.weights[some]])]
+    return gathered(torch.tensor([list(folds.digest())], dtype=torch.uint8)), gathered(torch.cat(values))
 
 
 def _network_arrays(trained: tuple[nn.Module, list[Pair]]) -> dict:

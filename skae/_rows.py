@@ -99,13 +99,14 @@ class TableRows(torch.Tensor):
 class Sample(NamedTuple):
     """Rows X, their weights, float64 (n_rows,), None if all count alike, and their groups, int (n_rows,), or None.
 
-    places: which row of what was given each is, the first of its copies; None if they are the same rows.
+    copies: of each row that was given the place of it, or of its copy, in X, and -1 if it was left out; None if they
+    are the same rows.
     """
 
     X: np.ndarray | sparse.csr_array
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
-    places: np.ndarray | None = None
+    copies: np.ndarray | None = None
 
 
 def distinct(X, weights=None, groups=None) -> Sample:
@@ -114,17 +115,20 @@ def distinct(X, weights=None, groups=None) -> Sample:
     So a copy of a training row is never a validation row, and a weight of two is the same as a row given twice: where
     weights differ or rows repeat, their order is one that depends on the rows alone, not on how they were given.
     """
-    kept = None
+    given = None
     if weights is not None and not weights.all():
-        kept = np.flatnonzero(weights)
+        given, kept = np.full(X.shape[0], -1), np.flatnonzero(weights)
         X, weights, groups = X[kept], weights[kept], None if groups is None else groups[kept]
     groups = None if groups is None else np.unique(groups, return_inverse=True)[1]
     _, first, copies = np.unique(row_digests(X, groups), return_index=True, return_inverse=True)
     if len(first) == X.shape[0] and (weights is None or (weights == 1).all()):
-        return Sample(X, None, groups, kept)
+        if given is not None:
+            given[kept] = np.arange(len(kept))
+        return Sample(X, None, groups, given)
     weights = np.bincount(copies, weights).astype(np.float64)
-    groups, places = None if groups is None else groups[first], first if kept is None else kept[first]
-    return Sample(X[first], weights, groups, places)
+    if given is not None:
+        given[kept] = copies
+    return Sample(X[first], weights, None if groups is None else groups[first], copies if given is None else given)
 
 
 def stacked(first: Sample, second: Sample) -> Sample:

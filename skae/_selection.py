@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from ._distributed import gathered
+from ._distributed import agreement, gathered
 from ._mapped import indices
 from ._progress import Progress
 from ._saving import load_state, state
@@ -198,7 +198,8 @@ def select_and_train(
     network_for: a network with one of the initializations, of some rows or, for None, of all. If the first is "pca", it
     is the fallback where rows validate: it is left for a network that is clearly better on the validation rows than PCA
     of the training rows and, as a refit is another network, on all rows too. begin: is given the progress before the
-    first epoch, and may load that of the same fit before. patience: None keeps the last epoch.
+    first epoch, and may load that of the same fit before, of several processes in the first. patience: None keeps the
+    last epoch.
     """
 
     def trainable(init: str, rows: Tensor | None) -> tuple[nn.Module, list[Pair]]:
@@ -209,7 +210,9 @@ def select_and_train(
     runs = [Run([trainable(init, fold.training) for fold in data.folds], not data.refit, last) for init in inits]
     runs = runs[:1] if runs[0].keeps_last else runs
     progress = Progress(runs, data)
-    begin(progress)
+    with agreement():
+        begin(progress)
+    progress.share()
     best = choose(runs, data, schedule, patience=patience, tol=tol, after_epoch=after_epoch, progress=progress)
     network, loss = best.network, best.networks[0][1][0][0]
     has_fallback = data.validates and inits[0] == "pca" and not best.keeps_last

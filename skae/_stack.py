@@ -191,9 +191,11 @@ def _orders(epochs: list[Epoch]) -> list[Tensor]:
 def _batches(epochs: list[Epoch], orders: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """The place of each batch in the epoch, and its rows for each network, (n_networks, n_rows, n_features)."""
     first, size = epochs[0], epochs[0].batch_size
-    at_once = size * max(1, NUMBERS_AT_ONCE // (len(epochs) * size * first.data.x.shape[1]))
+    at_once = size * max(1, NUMBERS_AT_ONCE // (len(epochs) * size * first.data.source.shape[1]))
     for start in range(0, len(first.rows), at_once):
-        rows = torch.stack([e.data.x[order[start : start + at_once]] for e, order in zip(epochs, orders, strict=True)])
+        rows = torch.stack(
+            [e.data.source[order[start : start + at_once]] for e, order in zip(epochs, orders, strict=True)]
+        )
         for place in range(0, rows.shape[1], size):
             yield start + place, rows[:, place : place + size]
 

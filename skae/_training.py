@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._adam import Adam
-from ._distributed import epoch_of_all, own_seed, several, total
+from ._distributed import epoch_of_all, gathered, own_seed, several, total
 from ._graphs import DEVICES, replayed
 from ._mapped import EveryRow, MappedRows, indices
 from ._rows import SparseRows, in_proportion, training_rows_at_once
@@ -79,7 +79,7 @@ def ordinary_modes() -> Iterator[None]:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda", "mps"):
-            if torch.is_autocast_enabled(kind):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 modes.enter_context(torch.autocast(kind, enabled=False))
         yield
 
@@ -171,12 +171,18 @@ def epoch(
 
 
 def _batches(
-    x: Tensor | SparseRows | MappedRows, rows: Tensor | EveryRow, batch_size: int, weights: Tensor | None
+    x: Tensor | SparseRows | MappedRows,
+    rows: Tensor | EveryRow,
+    batch_size: int,
+    weights: Tensor | None,
+    n_batches: int | None = None,
 ) -> Iterator[Tensor]:
+    """Batches of a size; of rows in memory, if their number is given, so many of about equal sizes."""
     if isinstance(x, MappedRows):
         yield from x.batches(rows, batch_size)
         return
-    for part in random_order(rows, weights).split(batch_size):
+    order = random_order(rows, weights)
+    for part in order.split(batch_size) if n_batches is None else order.tensor_split(n_batches):
         yield x[part]
 
 
@@ -339,13 +345,19 @@ def train_alone(request: Epoch) -> float:
 
 
 def _train_with_others(request: Epoch) -> float:
-    """The same in one of several processes: as many steps in each, over equal shares of its rows."""
+    """The same in one of several processes: as many steps in each, over equal shares of its rows.
+
+    There are no more steps than the process with most batches has: fewer where shares cannot be that small.
+    """
     network, pairs, data, rows, schedule, done, n_threads = request
     n_rows = total(len(rows))
     n_steps = math.ceil(n_rows / schedule.batch_size(n_rows))
+    size = math.ceil(len(rows) / n_steps)
+    n_here = math.ceil(len(rows) / size) if isinstance(data.source, MappedRows) else min(n_steps, len(rows))
+    n_steps = int(gathered(torch.tensor([n_here])).max())
     weight = 1.0 if data.weights is None else float(data.weights[rows.cpu()].mean())
     with reproducible(own_seed(request.seed), data.x.device, n_threads):
-        batches = _batches(data.source, rows, math.ceil(len(rows) / n_steps), data.weights)
+        batches = _batches(data.source, rows, size, data.weights, n_here)
         return epoch_of_all(pairs, network, batches, n_steps, schedule.rate(done), weight)
 
 

@@ -14,6 +14,8 @@ from sklearn.datasets import load_digits
 
 matplotlib.use("Agg")
 
+collect_ignore = ["typed.py"]  # for mypy
+
 
 @pytest.fixture(scope="session")
 def digits():

@@ -1,12 +1,16 @@
 """Several processes that fit together: this file is run by two of them, which leave what they found for the tests."""
 
+import copy
 import datetime
 import inspect
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
+import traceback
+import uuid
 import warnings
 from pathlib import Path
 
@@ -18,7 +22,18 @@ from sklearn.decomposition import PCA
 from torch import distributed
 
 import skae
-from skae import VAE, VQVAE, AutoEncoder, BatchedGridSearchCV, Checkpoint, ConditionalVAE, _mapped, _training
+from skae import (
+    VAE,
+    VQVAE,
+    AutoEncoder,
+    BatchedGridSearchCV,
+    Checkpoint,
+    ConditionalVAE,
+    NeighborAutoEncoder,
+    _mapped,
+    _ordering,
+    _training,
+)
 
 QUICK = dict(max_iter=2, random_state=0)
 MEMBERS = [
@@ -26,6 +41,7 @@ MEMBERS = [
     for each in (getattr(skae, name) for name in skae.__all__)
     if isinstance(each, type) and issubclass(each, skae.BaseAutoEncoder) and not inspect.isabstract(each)
 ]
+MEMBERS.remove(NeighborAutoEncoder)  # it looks for neighbours among all rows
 N_ROWS, BATCH, TIMEOUT = 1280, 128, 60
 FAILED = "The fit of process 1 of the group failed before training: see its error."
 
@@ -49,7 +65,7 @@ def interleaved(X, rank):
 def learned(model):
     """What has to be the same in all processes."""
     names = "mean_ scale_ n_samples_ n_iter_ best_iter_ best_loss_ loss_curve_ validation_curve_ n_components_ n_codes_"
-    names += " active_units_ code_frequencies_"
+    names += " active_units_ code_frequencies_ explained_variance_ explained_variance_ratio_"
     found = {name: getattr(model, name) for name in names.split() if hasattr(model, name)}
     return found | {name: value.numpy() for name, value in model.module_.state_dict().items()}
 
@@ -66,16 +82,16 @@ def full_batches(rank=None):
 
 def batches_in_order(rank=None):
     """5 epochs of 10 steps over the same batches, and rows that validate."""
-    X, before = rows(), _training.random_order
+    X, before = rows(), (_training.random_order, _ordering.MOST_ROWS)
     X_val = X[::7] + 0.1
-    _training.random_order = lambda rows, weights=None: rows.sort().values
+    _training.random_order, _ordering.MOST_ROWS = lambda rows, weights=None: rows.sort().values, N_ROWS
     try:
         model = AutoEncoder(3, init="random", max_iter=5, batch_size=BATCH, alpha=0.01, random_state=0)
         if rank is not None:
             X, X_val = interleaved(X, rank), (X_val[:50] if rank == 0 else X_val[50:])
         return learned(model.fit(X, X_val=X_val))
     finally:
-        _training.random_order = before
+        _training.random_order, _ordering.MOST_ROWS = before
 
 
 def linear(rank=None):
@@ -139,6 +155,7 @@ def refused(rank):
     holes, infinite = X.copy(), X.copy()
     holes[0, 0], infinite[0, 0] = np.nan, np.inf if rank else 0.0
     labelled = np.column_stack([X, np.arange(len(X)) % 2])
+    Path("notes").write_text("no checkpoint")
     attempts = {
         "partial_fit": lambda: AutoEncoder(3).partial_fit(X),
         "cv": lambda: AutoEncoder(3, cv=2).fit(X),
@@ -146,6 +163,7 @@ def refused(rank):
         "holes": lambda: AutoEncoder(3).fit(holes if rank else X),
         "categories": lambda: AutoEncoder(3, categorical_features=[12]).fit(labelled),
         "condition": lambda: ConditionalVAE(3, condition_features=[12]).fit(labelled),
+        "neighbors": lambda: NeighborAutoEncoder(2, **QUICK).fit(X),
         "search": lambda: BatchedGridSearchCV(AutoEncoder(), {"alpha": [0.1, 1.0]}, cv=2).fit(X),
         "parameter": lambda: AutoEncoder(2 + rank).fit(X),
         "features": lambda: AutoEncoder(2).fit(X[:, rank:]),
@@ -153,6 +171,7 @@ def refused(rank):
         "one row": lambda: AutoEncoder(2).fit(X[:1] if rank else X),
         "infinite": lambda: AutoEncoder(3).fit(infinite),
         "checkpoint": lambda: AutoEncoder(3).set_callbacks(Checkpoint("file")).fit(X),
+        "other file": lambda: AutoEncoder(3, **QUICK).set_callbacks(Checkpoint("notes")).fit(X),
     }
     found = {}
     for name, attempt in attempts.items():
@@ -259,6 +278,7 @@ def test_the_fallback_is_pca_of_the_rows_of_all(found):
     assert (first["n_samples_"], first["best_iter_"]) == (N_ROWS, 0)
     Z = PCA(3).fit_transform(rows())
     np.testing.assert_allclose(np.abs(first["Z"]), np.abs(Z), atol=1e-4)
+    np.testing.assert_allclose(first["explained_variance_"], PCA(3).fit(rows()).explained_variance_, rtol=1e-5)
     np.testing.assert_allclose(first["mean_"], rows().mean(axis=0), rtol=1e-12)
     assert first["scale_"] == pytest.approx(np.sqrt(rows().var(axis=0).mean()), rel=1e-12)
 
@@ -286,14 +306,18 @@ MESSAGES = {
     "holes": "missing cells is not possible",
     "categories": "categories, or with a condition is not possible",
     "condition": "categories, or with a condition is not possible",
+    "neighbors": "To look for neighbours among all rows is not possible",
     "search": "A search or a fit with cv is not possible",
     "parameter": "n_components differs: 2 in process 0 and 3 in process 1",
     "features": "the number of features differs: 12 in process 0 and 11 in process 1",
     "weights of one": "whether there is a sample_weight differs",
     "one row": "fewer than two rows",
     "infinite": "infinity",
-    "checkpoint": "A fit with Checkpoint is not possible",
+    "checkpoint": "Checkpoint needs an int as random_state",
+    "other file": "notes is no checkpoint of this fit",
 }
+# What is an error in the first process: it alone has the file.
+OF_THE_FIRST = ("checkpoint", "other file")
 
 
 def test_what_cannot_be_computed_from_all_is_an_error_in_all(found):
@@ -302,8 +326,8 @@ def test_what_cannot_be_computed_from_all_is_an_error_in_all(found):
     assert first["unchanged"]
     assert second["unchanged"]
     for name, message in MESSAGES.items():
-        assert message in (first if name == "checkpoint" else second)[name][1], name
-        if name == "checkpoint":
+        assert message in (first if name in OF_THE_FIRST else second)[name][1], name
+        if name in OF_THE_FIRST:
             assert second[name] == ("RuntimeError", FAILED.replace("1", "0"))
         elif name in ("holes", "one row", "infinite"):
             assert first[name] == ("RuntimeError", FAILED), first[name]
@@ -317,6 +341,198 @@ def test_a_process_that_ends_is_an_error_in_the_others(found):
     assert "Another process of the torch.distributed group has ended" in message
     assert seconds < TIMEOUT
     assert unchanged
+
+
+class Killed(AutoEncoder):
+    """Its process is killed at the n-th batch, in the middle of an epoch."""
+
+    n_batches, kill_at = 0, None
+
+    def _loss(self, module, x):
+        self.n_batches += module.training
+        if self.n_batches == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._loss(module, x)
+
+
+def forked(folder, works, kill=None):
+    """Processes of a group that do a work each; how they ended, and what they found: None if killed.
+
+    kill: a file, which process to kill once that is written anew, and after how many seconds more.
+    """
+    store, pids = f"file://{folder / uuid.uuid4().hex}", []
+    for rank, work in enumerate(works):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork where there are threads
+            pids.append(os.fork())
+        if pids[-1] == 0:
+            try:
+                torch.set_num_threads(1)
+                options = dict(rank=rank, world_size=len(works), timeout=datetime.timedelta(seconds=TIMEOUT))
+                distributed.init_process_group("gloo", init_method=store, **options)
+                (folder / f"found{rank}").write_bytes(pickle.dumps(work(rank)))
+                os._exit(0)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+    if kill is not None:
+        path, rank, delay = kill
+        before = path.stat().st_mtime_ns if path.exists() else None
+        while not path.exists() or path.stat().st_mtime_ns == before:
+            time.sleep(0.001)
+        time.sleep(delay)
+        os.kill(pids[rank], signal.SIGKILL)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    paths = [folder / f"found{rank}" for rank in range(len(works))]
+    found = [pickle.loads(path.read_bytes()) if path.exists() else None for path in paths]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return statuses, found
+
+
+def fit_of_two(path=None, kill_at=None, member=Killed, reverses=None, **options):
+    """A work for a process of `forked`: what it has learned, in how many batches; the error, if there is one.
+
+    reverses: the process whose rows are in reverse order.
+    """
+
+    def work(rank):
+        model, begun = member(3, batch_size=BATCH, random_state=0, **{"max_iter": 8} | options), time.perf_counter()
+        model.kill_at = kill_at
+        if path is not None:
+            model.set_callbacks(Checkpoint(path, every=0))
+        try:
+            X = uneven(rows(), rank)[:500]
+            model.fit(X[::-1] if rank == reverses else X)
+        except Exception as error:
+            unfitted = not any(name.endswith("_") for name in vars(model))
+            return type(error).__name__, str(error), unfitted and time.perf_counter() - begun < TIMEOUT
+        return learned(model), getattr(model, "n_batches", 0)
+
+    return work
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes to kill")
+
+
+def ended_by_another(found):
+    kind, message, in_time = found
+    return kind == "RuntimeError" and "Another process of the torch.distributed group has ended" in message and in_time
+
+
+@needs_fork
+@pytest.mark.parametrize(("most", "tolerance"), [(N_ROWS, 1e-5), (170, 0.1)])
+def test_components_are_ordered_by_the_rows_of_all(most, tolerance, tmp_path, monkeypatch):
+    """However the rows are shared out, and however many of each process are looked at."""
+    X = rows() - 5
+    X[1100:] *= 4  # and are the larger part of the variance
+    model = AutoEncoder(3, init="random", max_iter=3, random_state=0).fit(X)
+    x = torch.from_numpy((X - model.mean_) / model.scale_).float()
+
+    def explained(x):
+        every = torch.arange(len(x))
+        data = _training.Data(x, every, (_training.Fold(every, every),))
+        network, (of_each, in_all) = _ordering.ordered(
+            copy.deepcopy(model.module_).float(), None, data, model._loss, 0, False
+        )
+        return of_each, in_all, network.encode(x[:1]).detach().numpy()
+
+    monkeypatch.setattr(_ordering, "MOST_ROWS", most)
+    _, found = forked(tmp_path, [lambda _: explained(x[:1100]), lambda _: explained(x[1100:])])
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=0)
+    monkeypatch.setattr(_ordering, "MOST_ROWS", N_ROWS)
+    of_each, in_all, codes = explained(x)
+    np.testing.assert_allclose(found[0][0], of_each, rtol=tolerance)
+    assert found[0][1] == pytest.approx(in_all, rel=1e-6)
+    np.testing.assert_allclose(found[0][2], codes, atol=tolerance * np.abs(codes).max())
+
+
+@needs_fork
+@pytest.mark.parametrize(("batch_size", "mapped"), [(7, False), (1, False), (7, True)])
+def test_batches_that_do_not_divide_the_rows(batch_size, mapped, tmp_path, monkeypatch):
+    """Every step has rows, and every row a step."""
+    X, sizes = rows()[:60], []
+    monkeypatch.setattr(_mapped, "LEAST_BYTES", 0 if mapped else 2**27)
+    np.save(tmp_path / "X.npy", X)
+
+    class Counted(AutoEncoder):
+        def _loss(self, module, x):
+            if module.training:
+                sizes.append(len(x))
+            return super()._loss(module, x)
+
+    def work(rank):
+        part = np.load(tmp_path / "X.npy", mmap_mode="r")[30 * rank :][:30] if mapped else X[30 * rank :][:30]
+        model = Counted(2, init="random", early_stopping=False, batch_size=batch_size, max_iter=2, random_state=0)
+        return learned(model.fit(part)), sizes
+
+    statuses, found = forked(tmp_path, [work, work])
+    assert statuses == [0, 0]
+    assert_same(found[0][0], found[1][0])
+    expected = {(7, False): [4] * 3 + [3] * 6, (1, False): [1] * 30, (7, True): [4] * 7 + [2]}[batch_size, mapped]
+    assert all(each == expected * 2 for _, each in found)
+
+
+@needs_fork
+def test_the_fit_of_a_killed_process_goes_on(tmp_path):
+    path, whole = tmp_path / "fit.npz", fit_of_two()
+    statuses, ((expected, n_batches), (other, _)) = forked(tmp_path, [whole, whole])
+    assert statuses == [0, 0]
+    assert_same(expected, other)
+    for killed in (1, 0):
+        works = [fit_of_two(path, kill_at=15 if rank == killed else None) for rank in range(2)]
+        statuses, found = forked(tmp_path, works)
+        assert (statuses[killed], statuses[1 - killed]) == (-signal.SIGKILL, 0)
+        assert ended_by_another(found[1 - killed])
+        with np.load(path) as file:
+            assert 0 < file["progress/n_done"] < 6
+    statuses, found = forked(tmp_path, [fit_of_two(path), fit_of_two(path)])
+    assert statuses == [0, 0]
+    for again, _ in found:
+        assert_same(again, expected)
+    assert 0 < found[0][1] < n_batches
+
+
+@needs_fork
+@pytest.mark.slow
+@pytest.mark.parametrize("member", [AutoEncoder, VQVAE])
+def test_ten_kills_at_random_moments(member, tmp_path):
+    options = dict(member=member, max_iter=40)
+    whole, path = fit_of_two(**options), tmp_path / "fit.npz"
+    (expected, _), _ = forked(tmp_path, [whole, whole])[1]
+    work, n_killed = fit_of_two(path, **options), 0
+    for place, delay in enumerate(np.random.default_rng(0).uniform(0, 0.2, 10)):
+        killed = place % 2
+        statuses, found = forked(tmp_path, [work, work], (path, killed, delay))
+        n_killed += statuses[killed] == -signal.SIGKILL
+        assert statuses[1 - killed] == 0
+        assert statuses[killed] == 0 or ended_by_another(found[1 - killed])
+    assert n_killed == 10
+    statuses, found = forked(tmp_path, [work, work])
+    assert statuses == [0, 0]
+    for again, _ in found:
+        assert_same(again, expected)
+
+
+@needs_fork
+def test_a_checkpoint_is_of_the_same_processes(tmp_path):
+    path = tmp_path / "fit.npz"
+    work = fit_of_two(path, max_iter=1)
+    assert forked(tmp_path, [work, work])[0] == [0, 0]
+    before = path.read_bytes()
+    for works, message in (
+        ([work], "the number of processes that fit together was 2 and is now 1"),
+        ([work] * 3, "the number of processes that fit together was 2 and is now 3"),
+        ([lambda rank: work(1 - rank)] * 2, "other rows train"),
+        ([fit_of_two(path, reverses=1, max_iter=1)] * 2, "the rows of X or their weights differ"),
+        ([fit_of_two(path, max_iter=2)] * 2, "max_iter was 1 and is now 2"),
+    ):
+        statuses, found = forked(tmp_path, works)
+        assert not any(statuses)
+        assert found[0][0] == "ValueError"
+        assert message in found[0][1]
+        assert all(other == ("RuntimeError", FAILED.replace("1", "0"), True) for other in found[1:])
+    assert path.read_bytes() == before
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ ROOMS = {
     "_networks": {"_axes", "_layers", "_losses", "_rows"},
     "_graphs": {"_adam"},
     "_training": {"_adam", "_distributed", "_graphs", "_mapped", "_rows"},
-    "_progress": {"_mapped", "_rows", "_saving", "_training"},
+    "_progress": {"_distributed", "_mapped", "_rows", "_saving", "_training"},
     "_selection": {"_distributed", "_mapped", "_progress", "_saving", "_training"},
     "_vmapped": set(),
     "_stack": {"_adam", "_training", "_vmapped"},

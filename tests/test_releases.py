@@ -30,6 +30,8 @@ def read_skops(written):
     return io.loads(written, trusted=io.get_untrusted_types(data=written))
 
 
+# a ConditionalVAE of 0.1.0 has an encoder of scikit-learn within
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
 @pytest.mark.parametrize("read", [read_pickle, read_skops])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_of_a_release_are_read(path, read):

@@ -134,8 +134,8 @@ def test_beta_equivalence_holds_where_training_ends(table):
 
 def test_bound_of_any_vae_does_not_fall_with_draws(table):
     model = VAE(2, max_iter=20, random_state=0).fit(table)
-    bounds = [model.score_samples(table, n_draws).mean() for n_draws in (4, 32, 256, 2048)]
-    assert np.diff(bounds).min() > -0.003  # the draws are few
+    bounds = [model.score_samples(table, n_draws).mean() for n_draws in (1, 32, 256, 2048)]
+    assert np.diff(bounds).min() > -0.01  # the draws are few
     assert bounds[-1] > bounds[0]
     elbo, reconstruction, divergence = model.elbo(table, 2048)
     assert elbo.mean() < bounds[-1]

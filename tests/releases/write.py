@@ -10,7 +10,6 @@ import pickle
 from pathlib import Path
 
 import joblib
-import skops.io
 from sklearn.datasets import load_iris
 
 import skae
@@ -40,6 +39,8 @@ def condition(model, X):
 
 
 def contents():
+    import skops.io  # who reads a release's file needs it not
+
     X = load_iris().data[::5]
     models = {name: getattr(skae, name)(2, **SMALL, **own).fit(X) for name, own in MODELS.items()}
     return {
