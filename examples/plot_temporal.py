@@ -42,7 +42,8 @@ past, future = test[:, :N_STEPS], test[:, N_STEPS:]
 model = TDVAE(4, hidden_layer_sizes=(64,), random_state=0, **QUICK).fit(train[:, :N_STEPS])
 
 # %%
-# Forecasts jump to each step at once. A linear regression of the future on the window is what a Kalman filter can do.
+# Forecasts go one step after another, and are means over draws. A linear regression of the future on the window stands
+# for what a linear model can tell.
 
 linear = RidgeCV(np.logspace(-4, 4, 17)).fit(train[:, :N_STEPS], train[:, N_STEPS:])
 errors = {

@@ -14,15 +14,16 @@ N_NEIGHBOURS, N_JUMPS = 10, 3
 
 
 def terms(
-    module: TemporalModule, x: Tensor, beliefs: Beliefs, after: Tensor, jumps: Tensor
+    module: TemporalModule, x: Tensor, beliefs: Beliefs, after: Tensor, jumps: Tensor, n_apart: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four terms of the bound for jumps to times after, for one draw of the states; each (batch, n_jumps).
 
-    ln p_D(x_t2 | z_t2), ln p_T(z_t2 | z_t1), ln p_B(z_t2 | b_t2) and the divergence of q_S from p_B(z_t1 | b_t1).
+    ln p_D(x_t2 | z_t2), ln p_T(z_t2 | z_t1), ln p_B(z_t2 | b_t2) and the divergence of q_S from p_B(z_t1 | b_t1). No
+    gradient of the last n_apart reaches the beliefs.
     """
-    (b1, _), (b2, _) = beliefs.at(after - jumps), beliefs.at(after)
+    (b1, memory1), (b2, memory2) = beliefs.at(after - jumps, n_apart), beliefs.at(after, n_apart)
     z2 = b2.draw(torch.randn_like(b2.mean))
-    smoothed = module.smooth(z2, beliefs, after, jumps)
+    smoothed = module.smooth(z2, (b1, memory1), (b2, memory2), after, jumps)
     z1 = smoothed.draw(torch.randn_like(z2))
     return (
         gaussian_log_likelihood(module.observations(x, after), module.observe(z2), module.log_noise),
@@ -37,9 +38,9 @@ def log_weights(module: TemporalModule, x: Tensor, beliefs: Beliefs, noise: Tens
     batch, n_steps, k = len(x), module.n_steps, module.n_components
     after = torch.arange(1, n_steps + 1, device=x.device).expand(batch, -1)
     first, second = noise[:, None, None].expand(-1, batch, n_steps, -1).split(k, -1)
-    (b1, _), (b2, _) = beliefs.at(after - 1), beliefs.at(after)
+    (b1, memory1), (b2, memory2) = beliefs.at(after - 1), beliefs.at(after)
     z2 = b2.draw(first)
-    smoothed = module.smooth(z2, beliefs, after, torch.ones_like(after))
+    smoothed = module.smooth(z2, (b1, memory1), (b2, memory2), after, torch.ones_like(after))
     z1 = smoothed.draw(second)
     return (
         gaussian_log_likelihood(module.observations(x, after), module.observe(z2), module.log_noise)
@@ -50,14 +51,26 @@ def log_weights(module: TemporalModule, x: Tensor, beliefs: Beliefs, noise: Tens
     )
 
 
-def mean_bound(module: TemporalModule, x: Tensor, beliefs: Beliefs, longest: int) -> Tensor:
-    """Mean of the bound over random times of each window, one of each part, and jumps to them, as long as that."""
-    shape = len(x), min(N_NEIGHBOURS if longest == 1 else N_JUMPS, module.n_steps)
+def mean_bound(module: TemporalModule, x: Tensor, beliefs: Beliefs) -> Tensor:
+    """Mean of the bound over random neighbouring times of each window, and over random jumps, half and half.
+
+    Jumps are learned from the beliefs, not the other way round.
+    """
+    neighbours = _random_pairs(x, module.n_steps, N_NEIGHBOURS, 1)
+    jumps = _random_pairs(x, module.n_steps, N_JUMPS, module.longest)
+    after, lengths = (torch.cat(both, 1) for both in zip(neighbours, jumps, strict=True))
+    n_apart = jumps[0].shape[1]
+    log_likelihood, log_transition, log_belief, divergence = terms(module, x, beliefs, after, lengths, n_apart)
+    bound = log_likelihood + log_transition - log_belief - divergence
+    return 0.5 * bound[:, :-n_apart].mean(-1) + 0.5 * bound[:, -n_apart:].mean(-1)
+
+
+def _random_pairs(x: Tensor, n_steps: int, most: int, longest: int) -> tuple[Tensor, Tensor]:
+    """Random times of each window, one of each of so many parts, and jumps to them, as long as that at most."""
+    shape = len(x), min(most, n_steps)
     parts = torch.arange(shape[1], device=x.device) + torch.rand(shape, device=x.device)
-    after = 1 + (module.n_steps / shape[1] * parts).long().clamp_max(module.n_steps - 1)
-    jumps = 1 + (after.clamp_max(longest) * torch.rand(shape, device=x.device)).long()
-    log_likelihood, log_transition, log_belief, divergence = terms(module, x, beliefs, after, jumps)
-    return (log_likelihood + log_transition - log_belief - divergence).mean(-1)
+    after = 1 + (n_steps / shape[1] * parts).long().clamp_max(n_steps - 1)
+    return after, 1 + (after.clamp_max(longest) * torch.rand(shape, device=x.device)).long()
 
 
 def same_jump(z: Tensor, length: int) -> Tensor:

@@ -77,10 +77,16 @@ class Beliefs(NamedTuple):
     factor: Tensor
     memory: Tensor
 
-    def at(self, times: Tensor) -> tuple[Normal, Tensor]:
-        """Distributions of the state, and what is kept, at times of each row: times (batch, n_times)."""
-        mean, log_var, memory = (_at(values, times) for values in (self.mean, self.log_var, self.memory))
-        return Normal(mean, log_var, _chosen(self.factor, times)), memory
+    def at(self, times: Tensor, n_apart: int = 0) -> tuple[Normal, Tensor]:
+        """Distributions of the state, and what is kept, at times of each row: times (batch, n_times).
+
+        The last n_apart are constants to their gradients.
+        """
+        found = *(_at(values, times) for values in (self.mean, self.log_var, self.memory)), _chosen(self.factor, times)
+        if n_apart:
+            found = (torch.cat([part[:, :-n_apart], part[:, -n_apart:].detach()], 1) for part in found)
+        mean, log_var, memory, factor = found
+        return Normal(mean, log_var, factor), memory
 
     def last(self) -> Normal:
         """Distributions of the state after the last step, (batch, n_components)."""
@@ -245,9 +251,14 @@ class TemporalModule(Network):
         """p_T for states (..., n_components) and the lengths of jumps (...)."""
         return self.transition(z, z[..., :0], jumps - 1)
 
-    def smooth(self, z: Tensor, beliefs: Beliefs, after: Tensor, jumps: Tensor) -> Normal:
-        """q_S for states z at the times after, (..., batch, n_times, n_components), and the jumps that lead there."""
-        (b1, memory1), (b2, memory2) = beliefs.at(after - jumps), beliefs.at(after)
+    def smooth(
+        self, z: Tensor, first: tuple[Normal, Tensor], second: tuple[Normal, Tensor], after: Tensor, jumps: Tensor
+    ) -> Normal:
+        """q_S for states z at the times after, (..., batch, n_times, n_components), and the jumps that lead there.
+
+        first, second: of `Beliefs.at` before and after the jumps.
+        """
+        (b1, memory1), (b2, memory2) = first, second
         x, more = torch.cat([b1.mean, b2.mean], -1), torch.cat([memory1, memory2], -1)
         place = self.longest * (after - jumps).clamp_max(self.n_early) + jumps - 1
         x, more = (values.expand(*z.shape[:-1], -1) for values in (x, more))
