@@ -18,8 +18,10 @@ from ._search import (
     BatchedRandomizedSearchCV,
 )
 from ._sparse import SparseAutoEncoder
+from ._temporal import TDVAE
 from ._variational import VAE
 from ._vector_quantized import VQVAE
+from ._windows import windows as windows
 
 __all__ = [
     "AdversarialAutoEncoder",
@@ -35,6 +37,7 @@ __all__ = [
     "DenoisingAutoEncoder",
     "NeighborAutoEncoder",
     "SparseAutoEncoder",
+    "TDVAE",
     "VAE",
     "VQVAE",
 ]

@@ -28,6 +28,7 @@ __all__ = [
     "free_bits_kl",
     "gaussian_log_likelihood",
     "info_nce",
+    "normal_kl",
     "normal_log_density",
     "real_loss",
     "reparameterize",
@@ -142,6 +143,11 @@ def standard_normal_kl(mean: Tensor, log_var: Tensor, factor: Tensor | None = No
     variances = marginal_variances(log_var, factor)
     log_determinant = log_var.sum(-1) - 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return 0.5 * ((mean.square() + variances - 1).sum(-1) - log_determinant)
+
+
+def normal_kl(mean: Tensor, log_var: Tensor, other_mean: Tensor, other_log_var: Tensor) -> Tensor:
+    r"""Divergence :math:`KL(N(mean, diag(e^{log\_var})) \Vert N(other\_mean, diag(e^{other\_log\_var})))`, in nats."""
+    return standard_normal_kl((mean - other_mean) / (0.5 * other_log_var).exp(), log_var - other_log_var)
 
 
 def marginal_variances(log_var: Tensor, factor: Tensor) -> Tensor:

@@ -163,7 +163,14 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return 0.5 * x * (1 + (x / 2**0.5).float().erf().to(x))
 
 
+def gru(x: Tensor, first: Tensor, weights: list[Tensor], *options: Any) -> tuple[Tensor, Tensor]:
+    """The recurrent network in float32: onnxruntime has none in float64."""
+    found = torch.gru(x.float(), first.float(), [weight.float() for weight in weights], *options)
+    return tuple(each.to(x) for each in found)
+
+
 ELEMENTARY = {
+    torch.gru: gru,
     nn.functional.gelu: gelu,
     torch.linalg.cholesky: cholesky,
     torch.linalg.solve_triangular: solve_triangular,

@@ -23,6 +23,7 @@ from torch import distributed
 
 import skae
 from skae import (
+    TDVAE,
     VAE,
     VQVAE,
     AutoEncoder,
@@ -33,6 +34,7 @@ from skae import (
     _mapped,
     _ordering,
     _training,
+    windows,
 )
 
 QUICK = dict(max_iter=2, random_state=0)
@@ -100,6 +102,12 @@ def linear(rank=None):
     return learned(model) | {"Z": model.transform(X)} if model.fit(X if rank is None else uneven(X, rank)) else None
 
 
+def state_space(rank=None):
+    X = rows()
+    model = TDVAE(2, n_channels=3, hidden_layer_sizes=(), early_stopping=False, learning_rate_init=1e-12, **QUICK)
+    return learned(model.fit(X if rank is None else uneven(X, rank)))
+
+
 def every_member(rank):
     return {member.__name__: learned(member(3, batch_size=64, **QUICK).fit(uneven(rows(), rank))) for member in MEMBERS}
 
@@ -164,6 +172,7 @@ def refused(rank):
         "categories": lambda: AutoEncoder(3, categorical_features=[12]).fit(labelled),
         "condition": lambda: ConditionalVAE(3, condition_features=[12]).fit(labelled),
         "neighbors": lambda: NeighborAutoEncoder(2, **QUICK).fit(X),
+        "windows": lambda: TDVAE(2, **QUICK).fit(windows(X[:, 0], 4)),
         "search": lambda: BatchedGridSearchCV(AutoEncoder(), {"alpha": [0.1, 1.0]}, cv=2).fit(X),
         "parameter": lambda: AutoEncoder(2 + rank).fit(X),
         "features": lambda: AutoEncoder(2).fit(X[:, rank:]),
@@ -213,7 +222,7 @@ def killed(rank):
         return str(error), time.perf_counter() - begun, same(learned(model), before)
 
 
-QUICKLY = [full_batches, batches_in_order, linear, vae_and_vqvae, callbacks, refused, killed]
+QUICKLY = [full_batches, batches_in_order, linear, state_space, vae_and_vqvae, callbacks, refused, killed]
 SLOWLY = [every_member, other_kinds_of_rows]
 
 
@@ -283,6 +292,14 @@ def test_the_fallback_is_pca_of_the_rows_of_all(found):
     assert first["scale_"] == pytest.approx(np.sqrt(rows().var(axis=0).mean()), rel=1e-12)
 
 
+def test_the_linear_state_space_model_is_that_of_the_rows_of_all(found):
+    first, second = found["state_space"]
+    assert_same(first, second)
+    expected = state_space()
+    names = ("filter.weight", "transition.weight", "smoothing.weight", "noise", "code")
+    assert_same({name: first[name] for name in names}, {name: expected[name] for name in names}, 1e-4)
+
+
 def test_vae_and_vqvae_know_the_rows_of_all(found):
     for name, (first, second) in {n: [f[n] for f in found["vae_and_vqvae"]] for n in ("VAE", "VQVAE")}.items():
         assert_same(first, second)
@@ -307,6 +324,7 @@ MESSAGES = {
     "categories": "categories, or with a condition is not possible",
     "condition": "categories, or with a condition is not possible",
     "neighbors": "To look for neighbours among all rows is not possible",
+    "windows": "windows that overlap, without X_val, is not possible",
     "search": "A search or a fit with cv is not possible",
     "parameter": "n_components differs: 2 in process 0 and 3 in process 1",
     "features": "the number of features differs: 12 in process 0 and 11 in process 1",

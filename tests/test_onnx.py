@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from skae import (
+    TDVAE,
     VAE,
     VQVAE,
     AdversarialAutoEncoder,
@@ -116,6 +117,7 @@ MODELS = {
     "vae": VAE(3, activation="tanh", **QUICK),
     "conditional": ConditionalVAE(3, condition_features=[4], **QUICK),
     "adversarial": AdversarialAutoEncoder(3, **QUICK),
+    "windows": TDVAE(3, n_channels=2, **QUICK),
 }
 
 
@@ -153,6 +155,16 @@ def test_missing_cells(table, tmp_path):
 def test_missing_cells_beside_a_condition(mixed, tmp_path):
     X = with_holes(mixed)
     check(ConditionalVAE(2, condition_features=["kind", "a"], **QUICK).fit(X), X, tmp_path)
+
+
+@pytest.mark.slow
+def test_windows_with_gaps(table, tmp_path):
+    X = with_holes(table)
+    model = TDVAE(2, activation="gelu", **QUICK).fit(X)
+    assert model.module_.fills
+    with torch.no_grad():
+        model.module_.head.weight.normal_()  # the fit may have kept the linear model, in which no gate counts
+    check(model, X, tmp_path)
 
 
 def test_elementary_functions_are_those_of_torch():

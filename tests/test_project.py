@@ -57,6 +57,10 @@ ROOMS["_base_vae"] |= {"_distributed", "_mapped"}
 ROOMS["_condition"] = {"_columns", "_mapped", "_rows", "_scaling", "_tables"}
 ROOMS["_memory_map"] = {"_columns"}
 ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_parameters", "_tables", "_variational"}
+ROOMS["_state_space"] = {"_axes"}
+ROOMS["_temporal_network"] = {"_axes", "_layers", "_losses", "_networks", "_rows", "_state_space"}
+ROOMS["_temporal_bound"] = {"_losses", "_temporal_network"}
+ROOMS["_windows"] = set()
 TORCH_ONLY = {
     "_adam",
     "_axes",
@@ -77,6 +81,9 @@ TORCH_ONLY = {
     "_priors",
     "_progress",
     "_stack",
+    "_state_space",
+    "_temporal_bound",
+    "_temporal_network",
     "_vmapped",
 }
 
@@ -165,6 +172,7 @@ def test_members_override_few_private_names_of_the_base():
         "_max_epochs",
         "_check_parameters",
         "_after_fit",
+        "_splits",  # of TDVAE, whose rows may share steps
     }
 
 

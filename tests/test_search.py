@@ -214,6 +214,7 @@ MEMBERS = {
     "VQVAE": (skae.VQVAE(4), True),
     "codebooks": (skae.VQVAE(4, n_codebooks=2, n_codes=5), True),
     "adversarial": (skae.AdversarialAutoEncoder(3), False),
+    "windows": (skae.TDVAE(3), False),
     "neighbours": (skae.NeighborAutoEncoder(3, hidden_layer_sizes=20), False),
 }
 
