@@ -21,7 +21,7 @@ lint: .venv/test
 
 # the site, in docs/build/html: all examples run, warnings are errors, links are followed
 docs: .venv/docs
-	OMP_NUM_THREADS=1 SKAE_DOCS_JOBS=2 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/build/html
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SKAE_DOCS_JOBS=2 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/build/html
 	$(BIN)/python .ci/links.py docs/build/html
 
 # what can be published: built, checked, installed into an empty environment, and tried there with README's first example

@@ -11,6 +11,8 @@ for the agreement, again with another seed. What is in the output already is not
 kNN: accuracy of 5 nearest neighbours, training codes to held-out codes. Trustworthiness: among the held-out rows, and
 among the training rows, with as many neighbours as scikit-learn's default, 5. Shape: Spearman's correlation of all
 distances of held-out rows and the share of triplets in order. Definitions: quality/benchmark_utils/metrics.py.
+
+Where other processes run beside it, set OMP_NUM_THREADS=1 and NUMBA_NUM_THREADS=1: numba sets the threads of PyTorch too.
 """
 
 import argparse
