@@ -12,7 +12,7 @@ kNN: accuracy of 5 nearest neighbours, training codes to held-out codes. Trustwo
 among the training rows, with as many neighbours as scikit-learn's default, 5. Shape: Spearman's correlation of all
 distances of held-out rows and the share of triplets in order. Definitions: quality/benchmark_utils/metrics.py.
 
-Where other processes run beside it, set OMP_NUM_THREADS=1 and NUMBA_NUM_THREADS=1: numba sets the threads of PyTorch too.
+Beside other processes set OMP_NUM_THREADS=1 and NUMBA_NUM_THREADS=1: numba sets the threads of PyTorch too.
 """
 
 import argparse
