@@ -163,7 +163,7 @@ class BaseAutoEncoder(SharedParameters, FittedNetwork, CallbackSupportMixin, Bas
                 scaler, valid = self._check(X, continuing)
                 held_out = given_validation(self, scaler, X_val, sample_weight_val)
                 groups, seed = checked_groups(groups, valid), self._seed()
-                splits = self._splits(X, y, groups) if held_out is None else None
+                splits = self._splits(X, y, groups, weights) if held_out is None else None
                 sample, folds = sample_and_folds(valid, weights, groups, splits, seed)
                 facts |= facts_of(self, scaler, sample, held_out, groups, splits)
             seed = of_first(seed)

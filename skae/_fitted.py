@@ -395,6 +395,6 @@ def for_inference(module):
 
 def checked_draws(n_samples, random_state):
     """Number of rows to draw, and the generator to draw them with."""
-    if not isinstance(n_samples, Integral) or n_samples < 1:
+    if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
         raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
     return int(n_samples), check_random_state(random_state)

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import type_of_target
 
 from ._base import BaseAutoEncoder
+from ._columns import is_missing
 from ._declaration import parameter
 from ._distributed import alone
 from ._losses import info_nce, squared_error
@@ -30,6 +31,8 @@ SPREAD = 1.0
 MIN_BATCH, MAX_BATCH = 64, 1024
 # Rows that pass through the network in all epochs, and the least and the largest number of these.
 MAX_ROWS, MIN_EPOCHS, MAX_EPOCHS = 562_500, 45, 150
+# Floating-point numbers with more values than this are no classes, be they whole.
+MOST_CLASSES = 50
 
 
 class NeighborAutoEncoder(BaseAutoEncoder):
@@ -231,7 +234,8 @@ class NeighborAutoEncoder(BaseAutoEncoder):
         y : array-like of shape (n_samples,), default=None
             Class of each row; NaN, None or -1 where it is not known. Rows of a class attract each other then: half of
             the neighbours of such a row, and all that are of another class, are replaced by random rows of its class.
-            A y that is not one class for each row, such as a number to predict, is ignored. None uses no classes.
+            A y that is not one class for each row, such as a number to predict, is ignored: also whole numbers in a
+            float dtype, if they have more than 50 values. None uses no classes.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts: in the mean, in PCA and in how often it is in a batch. A weight of two is a row
             given twice, zero one left out. None is one for each.
@@ -331,7 +335,9 @@ def _classes(y, sample):
         labels = labels[:, 0]
     if labels.ndim != 1:
         return None
-    known = np.array([not (label is None or label != label or label == -1) for label in labels.tolist()], bool)
+    known = np.array([not (is_missing(label) or label == -1) for label in labels.tolist()], bool)
+    if labels.dtype.kind == "f" and len(np.unique(labels[known])) > MOST_CLASSES:
+        return None
     if not known.any() or not type_of_target(labels[known].tolist()).startswith(("binary", "multiclass")):
         return None
     classes = np.full(len(labels), -1)

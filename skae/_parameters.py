@@ -258,7 +258,7 @@ class SharedParameters(Declared):
             return min(max(math.ceil(0.1 * n_rows), 50), n_rows // 3)
         return min(math.ceil(self.validation_fraction * n_rows), n_rows - 1)
 
-    def _splits(self, X, y, groups):
+    def _splits(self, X, y, groups, weights=None):
         """Number of folds, or pairs of training and validation rows by the caller's splitter; None without folds."""
         if not self.early_stopping or isinstance(self.cv, str):
             return None

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
@@ -87,10 +87,15 @@ class TDVAE(BaseAutoEncoder):
     Windows that overlap share steps: rows that validate must not be the neighbours of training rows. Where each row of
     X continues the one before, the last rows validate, at least 50 and at most a third of all, and rows that share
     steps with them do not train until epoch and initialization are chosen; then all rows do. With ``groups``, such as
-    one for each series, whole groups validate, and ``cv`` and ``X_val`` decide alone.
+    one for each series, whole groups validate, and ``cv`` and ``X_val`` decide alone: folds of ``cv=5`` are random
+    rows. Sparse X and memory maps are not looked through for rows that overlap: give ``X_val`` or ``groups``.
 
-    Missing steps, NaN, are left out of the loss, and the recurrent network sees which they are. A linear
-    system with normal noise has an exact solution, the Kalman filter, which this only approaches.
+    Missing steps, NaN, are left out of the loss, and the recurrent network sees which they are, if `fit` saw some. The
+    linear part of a belief takes them as the mean of their step: with ``hidden_layer_sizes=()``, and at the
+    initialization, that is worse than a Kalman filter that leaves them out. A linear system with normal noise has an
+    exact solution, the Kalman filter, which this only approaches. Time and memory grow with the square of the
+    components.
+
     ``partial_fit`` has no validation rows, and so no fallback: its steps, at a constant learning rate, leave a linear
     series a little below the initialization, and in the first calls any series.
 
@@ -131,11 +136,13 @@ class TDVAE(BaseAutoEncoder):
                 "channels of the first step, then those of the second, and so on."
             )
 
-    def _splits(self, X, y, groups):
-        splits = super()._splits(X, y, groups)
+    def _splits(self, X, y, groups, weights=None):
+        splits = super()._splits(X, y, groups, weights)
         if splits is not None or groups is not None or not self.early_stopping or is_mapped(X) or sparse.issparse(X):
             return splits
         X = check_array(X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
+        rows = np.arange(len(X)) if weights is None else np.flatnonzero(weights)
+        X = X[rows]
         n_shared = n_overlapping(X, self.n_channels)
         n_validation = self._n_validation_rows(len(X))
         n_training = len(X) - n_validation - n_shared
@@ -149,7 +156,7 @@ class TDVAE(BaseAutoEncoder):
                 stacklevel=5,
             )
             return None
-        return [(np.arange(n_training), np.arange(len(X) - n_validation, len(X)))]
+        return [(rows[:n_training], rows[len(X) - n_validation :])]
 
     def _after_fit(self, X, sample_weight):
         self.n_steps_ = self.n_features_in_ // self.n_channels
@@ -179,7 +186,8 @@ class TDVAE(BaseAutoEncoder):
             Reach each step by one jump from the last belief, as in the paper, in place of one step after another.
             Beyond the length of a window, or 40 steps, jumps are put together. A jump over several steps of a nonlinear
             series is harder to learn: on Lorenz's attractor the error two steps ahead was more than four times that of
-            single steps. Errors of single steps add up: on 200 years of sunspots one jump was better ten years ahead.
+            single steps. Errors of single steps add up: on 200 years of sunspots one jump was better ten years ahead
+            (a Kalman filter was better still).
 
         Returns
         -------
@@ -211,7 +219,7 @@ class TDVAE(BaseAutoEncoder):
             return self._in_units(torch.stack(means, -2)).flatten(-2)
 
         return self._map(
-            X, predicted, n_steps * self.n_channels, N_PREDICTED * max(self.n_components_, self.n_channels)
+            X, predicted, n_steps * module.n_channels, N_PREDICTED * max(2 * self.n_components_**2, module.n_channels)
         )
 
     def sample_futures(self, X, n_steps=1, n_draws=1, random_state=None):
@@ -226,7 +234,7 @@ class TDVAE(BaseAutoEncoder):
         n_draws : int, default=1
             Futures of each window.
         random_state : int, RandomState instance or None, default=None
-            Determines the draws.
+            Determines the draws, together with the rows of X: other rows beside a window give it other futures.
 
         Returns
         -------
@@ -241,8 +249,9 @@ class TDVAE(BaseAutoEncoder):
             If X is not valid, or n_steps or n_draws is not a positive integer.
         """
         X = self._validate(X)
-        n_steps, (n_draws, rng) = _positive(n_steps=n_steps), checked_draws(n_draws, random_state)
-        width = n_steps * self.n_channels
+        n_steps, n_draws = _positive(n_steps=n_steps), _positive(n_draws=n_draws)
+        rng = check_random_state(random_state)
+        width = n_steps * self.module_.n_channels
 
         def drawn(x):
             beliefs = self.module_.beliefs(self._seen(x))
@@ -251,7 +260,7 @@ class TDVAE(BaseAutoEncoder):
             )  # (n_draws, n_rows, n_steps, ...)
             return futures.transpose(0, 1).flatten(1)
 
-        futures = self._map(X, drawn, n_draws * width, n_draws * (self.n_components_ + width))
+        futures = self._map(X, drawn, n_draws * width, n_draws * (2 * self.n_components_**2 + width))
         return np.ascontiguousarray(futures.reshape(len(futures), n_draws, width).swapaxes(0, 1))
 
     def sample(self, n_samples=1, random_state=None):
@@ -292,8 +301,9 @@ class TDVAE(BaseAutoEncoder):
 
         with K draws from the distributions in the denominator: a bound on the sum of ln p(x_t | b_{t-1}), each with its
         observation left to come, so that their product is a density of windows. For K = 1 it is the objective for
-        neighbouring times, and it rises with K (Burda et al. 2016, eq. 8). The draws are a scrambled Sobol sequence
-        with a constant seed: the bound is deterministic.
+        neighbouring times, and it rises with K (Burda et al. 2016, eq. 8). The bound is one in expectation over the
+        draws. These are a scrambled Sobol sequence with a constant seed, the same for all rows: deterministic, and with
+        few draws of many components now and then too high.
 
         Parameters
         ----------
@@ -322,7 +332,8 @@ class TDVAE(BaseAutoEncoder):
             weights = log_weights(self.module_, x, beliefs, torch.from_numpy(noise).to(x))
             return (weights.logsumexp(0) - math.log(n_draws)).sum(-1)
 
-        width = n_draws * self.module_.n_steps * max(3 * self.n_components_ + 2 * self.module_.n_units, self.n_channels)
+        module, k = self.module_, self.n_components_  # of each draw and step: matrices, and inputs of the perceptrons
+        width = n_draws * module.n_steps * max(5 * k**2, 3 * k + 2 * module.n_units, module.n_channels)
         return self._map(X, bound, None, width) - self._scaler_.log_scale(X)
 
     def score(self, X, y=None, sample_weight=None):
@@ -352,13 +363,17 @@ class TDVAE(BaseAutoEncoder):
         scores = self.score_samples(X)
         return float(np.average(scores, weights=checked_weights(sample_weight, scores)))
 
+    def _observed(self, x):
+        return x  # beliefs take a missing cell as it is: the reconstruction of a window would look ahead
+
     def _seen(self, x):
         """What the network takes of rows of a valid X."""
         return self._observed(self._scaler_.transform(x))
 
     def _in_units(self, x):
         """Observations (..., n_channels) that follow a window, in the units of X."""
-        mean = torch.from_numpy(self.mean_[-self.n_channels :]).to(x)  # of the last step: others are further away
+        # of the last step: others are further away
+        mean = torch.from_numpy(self.mean_[-self.module_.n_channels :]).to(x)
         return mean + self.scale_ * x
 
     def _rolled(self, beliefs, n_draws, n_steps, rng):

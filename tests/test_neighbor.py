@@ -197,12 +197,14 @@ def test_classes_of_any_kind_and_those_that_are_not_known(digits):
         np.testing.assert_array_equal(NeighborAutoEncoder(**QUICK).fit(X, same).transform(X), codes)
     plain = NeighborAutoEncoder(**QUICK).fit(X).transform(X)
     assert np.abs(plain - codes).max() > 1e-3
-    for unknown in (np.full(200, -1), np.full(200, np.nan), [None] * 200, y + 0.5, np.eye(200)[:, :3]):
+    number = np.arange(200.0) // 2  # whole, and a number to predict all the same
+    for unknown in (np.full(200, -1), np.full(200, np.nan), [None] * 200, y + 0.5, number, np.eye(200)[:, :3]):
         np.testing.assert_array_equal(NeighborAutoEncoder(**QUICK).fit(X, unknown).transform(X), plain)
     some = np.where(np.arange(200) < 100, y, -1)
     missing = [None if label == -1 else f"digit {label}" for label in some]
     expected = NeighborAutoEncoder(**QUICK).fit(X, some).transform(X)
-    np.testing.assert_array_equal(NeighborAutoEncoder(**QUICK).fit(X, missing).transform(X), expected)
+    for same in (missing, pd.Series(missing, dtype="string"), pd.Series(some).astype("Int64").mask(some < 0)):
+        np.testing.assert_array_equal(NeighborAutoEncoder(**QUICK).fit(X, same).transform(X), expected)
     np.testing.assert_array_equal(
         NeighborAutoEncoder(**QUICK).fit(X, np.where(some < 0, np.nan, some)).transform(X), expected
     )

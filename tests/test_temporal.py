@@ -13,6 +13,7 @@ import skae
 from skae import TDVAE, windows
 from skae._losses import normal_kl
 from skae._temporal_bound import terms
+from skae._temporal_network import Normal
 from skae._windows import n_overlapping
 
 QUICK = dict(hidden_layer_sizes=8, max_iter=2, random_state=0)
@@ -335,6 +336,55 @@ def test_missing_steps_are_left_out():
     np.testing.assert_allclose(model.score_samples(empty, n_draws=500), 0, atol=2)  # nothing was observed
     complete = TDVAE(2, **QUICK).fit(X)
     assert np.isfinite(complete.score_samples(holes)).all()
+
+
+def test_cells_missing_only_after_a_complete_fit():
+    X = windows(series(200), 6)
+    holes = np.where(np.random.RandomState(1).rand(*X.shape) < 0.2, np.nan, X)
+    model = TDVAE(2, **QUICK).fit(X)
+    assert np.isfinite(model.score_samples(holes)).all()
+    later = holes.copy()
+    later[:, 4:] = np.nan  # what comes later says nothing of the beliefs before
+    beliefs = [model.module_.beliefs(model._seen(torch.from_numpy(part))).mean for part in (holes, later)]
+    torch.testing.assert_close(beliefs[0][:, :5], beliefs[1][:, :5], rtol=0, atol=0)
+    assert np.isfinite(model.partial_fit(holes).transform(holes)).all()
+    again = TDVAE(2, **QUICK, warm_start=True, validation_fraction=0.2)
+    with pytest.warns(UserWarning, match="overlap"):
+        assert np.isfinite(again.fit(X).fit(holes).score(holes))
+
+
+def test_windows_without_weight_do_not_validate():
+    X, weights = windows(series(300), 6), np.ones(295)
+    weights[-60:] = 0
+    train, validation = TDVAE(2, **QUICK)._splits(X, None, None, weights)[0]
+    assert validation[-1] == 234
+    assert len(validation) == 50
+    assert train[-1] + 5 < validation[0]
+    weighted, left_out = TDVAE(2, **QUICK).fit(X, sample_weight=weights), TDVAE(2, **QUICK).fit(X[:-60])
+    np.testing.assert_allclose(weighted.transform(X), left_out.transform(X), atol=1e-6)
+
+
+def test_what_is_fitted_does_not_follow_parameters():
+    X = windows(np.column_stack([series(100), series(100, 1)]), 4)
+    model = TDVAE(2, n_channels=2, **QUICK).fit(X)
+    forecast, futures = model.forecast(X, 3), model.sample_futures(X, 3, random_state=0)
+    model.set_params(n_channels=1)
+    np.testing.assert_array_equal(model.forecast(X, 3), forecast)
+    np.testing.assert_array_equal(model.sample_futures(X, 3, random_state=0), futures)
+
+
+def test_distributions_are_those_of_torch():
+    torch.manual_seed(0)
+    ours, theirs = [], []
+    for _ in range(2):
+        mean, log_var = torch.randn(5, 3).double(), torch.randn(5, 3).double()
+        factor = torch.randn(3, 3).double().tril(-1) + torch.eye(3).double()
+        ours.append(Normal(mean, log_var, factor))
+        scale = factor * (0.5 * log_var).exp()[:, None, :]
+        theirs.append(torch.distributions.MultivariateNormal(mean, scale_tril=scale))
+    z = torch.randn(5, 3).double()
+    torch.testing.assert_close(ours[0].log_density(z), theirs[0].log_prob(z))
+    torch.testing.assert_close(ours[0].divergence_from(ours[1]), torch.distributions.kl_divergence(*theirs))
 
 
 def test_it_is_a_member():
