@@ -17,6 +17,7 @@ import argparse
 import time
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -45,13 +46,13 @@ def measure(name, folder, seed, kind):
     k = min(10, train.shape[1] // 2)
     figures = []
     for number in NUMBERS:
-        _base.FIRST_ROWS = number
         scores, start = [], time.perf_counter()
-        for member in (skae.AutoEncoder, skae.VAE):
-            model = member(k, random_state=seed)
-            for batch in stream(train, kind):
-                model.partial_fit(batch)
-            scores.append(model.score(test))
+        with patch.object(_base, "FIRST_ROWS", number):
+            for member in (skae.AutoEncoder, skae.VAE):
+                model = member(k, random_state=seed)
+                for batch in stream(train, kind):
+                    model.partial_fit(batch)
+                scores.append(model.score(test))
         figures.append([*scores, time.perf_counter() - start])
     pca = IncrementalPCA(k)
     for batch in stream(train, "plain"):
@@ -67,10 +68,11 @@ def in_blocks(name, folder, n_blocks):
     train, test = split(name, folder, 0, limit=None)
     k = min(10, train.shape[1] // 2)
     scores = [skae.AutoEncoder(k, random_state=0).fit(train).score(test)]
-    for _base.FIRST_PASSES in PASSES:
+    for passes in PASSES:
         model = skae.AutoEncoder(k, random_state=0)
-        for block in np.array_split(train, n_blocks):
-            model.partial_fit(block)
+        with patch.object(_base, "FIRST_PASSES", passes):
+            for block in np.array_split(train, n_blocks):
+                model.partial_fit(block)
         scores.append(model.score(test))
     return scores
 

@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
@@ -140,7 +141,8 @@ class TDVAE(BaseAutoEncoder):
         splits = super()._splits(X, y, groups, weights)
         if splits is not None or groups is not None or not self.early_stopping or is_mapped(X) or sparse.issparse(X):
             return splits
-        X = check_array(X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
+        with config_context(array_api_dispatch=False):
+            X = check_array(X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         rows = np.arange(len(X)) if weights is None else np.flatnonzero(weights)
         X = X[rows]
         n_shared = n_overlapping(X, self.n_channels)
@@ -367,7 +369,6 @@ class TDVAE(BaseAutoEncoder):
         return x  # beliefs take a missing cell as it is: the reconstruction of a window would look ahead
 
     def _seen(self, x):
-        """What the network takes of rows of a valid X."""
         return self._observed(self._scaler_.transform(x))
 
     def _in_units(self, x):
