@@ -1,10 +1,10 @@
 """One HTML page of a run of benchmarks/quality that needs no network: which method for which purpose, maps, tables.
 
-    python benchmarks/quality_report.py [RUN.parquet] [--open] [--results]
+    python benchmarks/quality_report.py [RUN.parquet] [--open] [--results] [--site]
 
 Without a file, the newest one under benchmarks/quality/outputs/ is taken. The page lies beside it. With --results the
-answers and tables are written into benchmarks/results.md as well, in place of those of the last time, and the page is
-that of the site.
+answers and tables are written into benchmarks/results.md as well, in place of those of the last time; with --site the
+page becomes that of the site.
 """
 
 import argparse
@@ -297,9 +297,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("--open", action="store_true", help="show the page in a browser")
-    parser.add_argument(
-        "--results", action="store_true", help="write benchmarks/results.md and the page of the site too"
-    )
+    parser.add_argument("--results", action="store_true", help="write benchmarks/results.md too")
+    parser.add_argument("--site", action="store_true", help="make the page that of the site")
     arguments = parser.parse_args()
     runs = sorted((QUALITY / "outputs").glob("*.parquet"), key=lambda file: file.stat().st_mtime)
     if arguments.run is None and not runs:
@@ -311,6 +310,7 @@ def main():
     print(f"wrote {out}")
     if arguments.results:
         write_results(df)
+    if arguments.site:
         SITE.write_bytes(out.read_bytes())
     if arguments.open:
         webbrowser.open(out.resolve().as_uri())
