@@ -31,7 +31,7 @@ from ._losses import (
 from ._mapped import some_rows
 from ._networks import VariationalModule
 from ._priors import NormalPrior
-from ._rows import NUMBERS_AT_ONCE, TableRows, checked_weights
+from ._rows import NUMBERS_AT_ONCE, TableRows, at_least_one, checked_weights
 from ._scaling import Scaler
 
 # Rows times draws that pass through the decoder together, fewer where rows are wide: for speed and memory only.
@@ -352,9 +352,7 @@ class BaseVAE(Imputes, BaseAutoEncoder):
 
     def _over_draws(self, X, n_draws, function, combine):
         """Combine what a function of (x, posterior, z) gives for draws z of the posterior of each row."""
-        if not isinstance(n_draws, Integral) or n_draws < 1:
-            raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
-        noise = standard_normal_draws(n_draws, self.n_components_)
+        noise = standard_normal_draws(at_least_one(n_draws=n_draws), self.n_components_)
         # of each draw of a code: what the decoder gives, or its distances from the parts of the prior
         width = max(len(self.mean_), self.module_.prior.n_parts * self.n_components_)
         at_once = min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // width)

@@ -3,7 +3,6 @@
 import inspect
 import os
 import warnings
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._card import card
 from ._mapped import any_missing, release
 from ._onnx import write_onnx
-from ._rows import TableRows, checked_weights, dense, rows_at_once
+from ._rows import TableRows, at_least_one, checked_weights, dense, rows_at_once
 from ._saving import load_module_arrays, module_arrays, upgraded
 from ._tables import fitted_scaler
 from ._training import reproducible
@@ -395,6 +394,4 @@ def for_inference(module):
 
 def checked_draws(n_samples, random_state):
     """Number of rows to draw, and the generator to draw them with."""
-    if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-        raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
-    return int(n_samples), check_random_state(random_state)
+    return at_least_one(n_samples=n_samples), check_random_state(random_state)

@@ -1,6 +1,7 @@
 """Rows of X: which are the same, how much each counts, and how many to take at once."""
 
 import hashlib
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "Sample",
     "SparseRows",
     "TableRows",
+    "at_least_one",
     "checked_groups",
     "checked_weights",
     "dense",
@@ -50,6 +52,14 @@ def training_rows_at_once(x) -> int:
 def dense(rows) -> np.ndarray:
     """Rows of a dense or sparse array, as a dense one."""
     return rows.toarray() if sparse.issparse(rows) else rows
+
+
+def at_least_one(**argument):
+    """The one argument as an int; ValueError, with its name, unless it is an integer of at least 1."""
+    ((name, value),) = argument.items()
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    return int(value)
 
 
 def checked_weights(sample_weight, X) -> np.ndarray | None:

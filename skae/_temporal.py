@@ -19,7 +19,7 @@ from ._fitted import checked_draws
 from ._imputation import standard_normal_draws
 from ._losses import squared_error
 from ._mapped import is_mapped
-from ._rows import TableRows, checked_weights
+from ._rows import TableRows, at_least_one, checked_weights
 from ._temporal_bound import log_weights, mean_bound, same_jump
 from ._temporal_network import TemporalModule
 from ._windows import n_overlapping
@@ -204,12 +204,12 @@ class TDVAE(BaseAutoEncoder):
             If X is not valid, or n_steps is not a positive integer.
         """
         X = self._validate(X)
-        n_steps, module = _positive(n_steps=n_steps), self.module_
+        n_steps, module = at_least_one(n_steps=n_steps), self.module_
         longest = module.longest if jumpy else 1
         noise = torch.from_numpy(standard_normal_draws(N_PREDICTED, 2 * self.n_components_))
 
         def predicted(x):
-            beliefs, means = module.beliefs(self._seen(x)), []
+            beliefs, means = module.beliefs(self._scaler_.transform(x)), []
             first, second = noise.to(x)[:, None].expand(-1, len(x), -1).chunk(2, -1)
             z = beliefs.last().draw(first)
             for done in range(0, n_steps, longest):
@@ -251,12 +251,12 @@ class TDVAE(BaseAutoEncoder):
             If X is not valid, or n_steps or n_draws is not a positive integer.
         """
         X = self._validate(X)
-        n_steps, n_draws = _positive(n_steps=n_steps), _positive(n_draws=n_draws)
+        n_steps, n_draws = at_least_one(n_steps=n_steps), at_least_one(n_draws=n_draws)
         rng = check_random_state(random_state)
         width = n_steps * self.module_.n_channels
 
         def drawn(x):
-            beliefs = self.module_.beliefs(self._seen(x))
+            beliefs = self.module_.beliefs(self._scaler_.transform(x))
             futures = self._in_units(
                 self._rolled(beliefs.last(), n_draws, n_steps, rng)
             )  # (n_draws, n_rows, n_steps, ...)
@@ -327,10 +327,11 @@ class TDVAE(BaseAutoEncoder):
             If X is not valid, or n_draws is not a positive integer.
         """
         X = self._validate(X)
-        noise = standard_normal_draws(_positive(n_draws=n_draws), 2 * self.n_components_)
+        noise = standard_normal_draws(at_least_one(n_draws=n_draws), 2 * self.n_components_)
 
         def bound(x):
-            x, beliefs = TableRows.of(self._scaler_.transform(x)), self.module_.beliefs(self._seen(x))
+            x = self._scaler_.transform(x)
+            beliefs, x = self.module_.beliefs(x), TableRows.of(x)
             weights = log_weights(self.module_, x, beliefs, torch.from_numpy(noise).to(x))
             return (weights.logsumexp(0) - math.log(n_draws)).sum(-1)
 
@@ -368,9 +369,6 @@ class TDVAE(BaseAutoEncoder):
     def _observed(self, x):
         return x  # beliefs take a missing cell as it is: the reconstruction of a window would look ahead
 
-    def _seen(self, x):
-        return self._observed(self._scaler_.transform(x))
-
     def _in_units(self, x):
         """Observations (..., n_channels) that follow a window, in the units of X."""
         # of the last step: others are further away
@@ -390,11 +388,3 @@ class TDVAE(BaseAutoEncoder):
             x = module.observe(z)
             steps.append(x + (0.5 * module.log_noise).exp() * noise(x))
         return torch.stack(steps, -2)
-
-
-def _positive(**arguments):
-    """The one argument, if it is an integer of at least 1."""
-    ((name, value),) = arguments.items()
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
-    return int(value)

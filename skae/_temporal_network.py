@@ -228,7 +228,7 @@ class TemporalModule(Network):
     def beliefs(self, x: Tensor) -> Beliefs:
         """Beliefs at all times of windows x, (batch, n_features), NaN where a cell is missing."""
         missing = self.steps(x.isnan())
-        seen = self.steps(torch.where(x.isnan(), 0, x))  # at the mean of the step, whatever comes later
+        seen = torch.where(missing, 0, self.steps(x))  # at the mean of the step, whatever comes later
         mean = F.linear(seen.flatten(1), self._causal(self.filter.weight), self.filter.bias)
         mean = mean.unflatten(-1, self.log_var.shape)
         log_var = self.log_var.expand_as(mean)

@@ -1,11 +1,12 @@
 """Windows of a series, and which of them share steps."""
 
 import math
-from numbers import Integral
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.utils import check_array
+
+from ._rows import at_least_one
 
 __all__ = ["n_overlapping", "windows"]
 
@@ -44,9 +45,7 @@ def windows(series, n_steps, step=1):
     array([[ 1., 10.,  2., 20.],
            [ 2., 20.,  3., 30.]])
     """
-    for name, value in {"n_steps": n_steps, "step": step}.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    n_steps, step = at_least_one(n_steps=n_steps), at_least_one(step=step)
     series = check_array(
         series, dtype=[np.float64, np.float32], ensure_2d=False, ensure_all_finite="allow-nan", input_name="series"
     )

@@ -60,7 +60,7 @@ ROOMS["_imputer"] = {"_axes", "_base", "_columns", "_imputation", "_layers", "_p
 ROOMS["_state_space"] = {"_axes"}
 ROOMS["_temporal_network"] = {"_axes", "_layers", "_losses", "_networks", "_rows", "_state_space"}
 ROOMS["_temporal_bound"] = {"_losses", "_temporal_network"}
-ROOMS["_windows"] = set()
+ROOMS["_windows"] = {"_rows"}
 TORCH_ONLY = {
     "_adam",
     "_axes",

@@ -345,7 +345,7 @@ def test_cells_missing_only_after_a_complete_fit():
     assert np.isfinite(model.score_samples(holes)).all()
     later = holes.copy()
     later[:, 4:] = np.nan  # what comes later says nothing of the beliefs before
-    beliefs = [model.module_.beliefs(model._seen(torch.from_numpy(part))).mean for part in (holes, later)]
+    beliefs = [model.module_.beliefs(model._scaler_.transform(torch.from_numpy(part))).mean for part in (holes, later)]
     torch.testing.assert_close(beliefs[0][:, :5], beliefs[1][:, :5], rtol=0, atol=0)
     assert np.isfinite(model.partial_fit(holes).transform(holes)).all()
     again = TDVAE(2, **QUICK, warm_start=True, validation_fraction=0.2)
